@@ -1,0 +1,1 @@
+"""Pure functions on arrays: cameras, rasterisation, carving, metrics. Knows no stage."""

@@ -1,0 +1,48 @@
+"""A small thread pool for GIL-free kernels."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def thread_count() -> int:
+    """Cores this process may use; `ORRERY_THREADS` overrides."""
+    override = os.environ.get("ORRERY_THREADS")
+    if override:
+        return max(1, int(override))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_count(), thread_name_prefix="orrery-kernel")
+
+
+def map_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Call `function` for each item on the pool; results in the order of the items."""
+    return list(_pool().map(function, items))
+
+
+def bands(count: int, pieces: int) -> list[tuple[int, int]]:
+    """Split range(count) into at most `pieces` contiguous (start, stop) bands of nearly equal length."""
+    pieces = max(1, min(pieces, count))
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def for_bands(function: Callable[[int, int], object], count: int, pieces: int | None = None) -> None:
+    """Call `function(start, stop)` for bands that cover range(count), in parallel.
+
+    Results must not depend on where the bands are cut; by default there are four bands a core, so
+    that uneven work balances.
+    """
+    if count <= 0:
+        return
+    map_parallel(lambda band: function(*band), bands(count, pieces or 4 * thread_count()))

@@ -1,0 +1,1 @@
+"""Recipes, stages, engines and the values that flow between them."""

@@ -1,0 +1,145 @@
+"""Stage results on disk: immutable files named by their hash, found by the key of what made them.
+
+One mechanism gives resume after a crash, re-running with another texture setting without a new
+orbit, and results that several clients can read.
+
+    blobs/ab/abcdef...   content, named by sha256
+    keys/KEY.json        {"kind": value type, "files": {name: sha256}, "facts": ..., "warnings": ...}
+"""
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from backend.pipeline import values
+from shared_protocol.errors import AccessDenied, DiskFull
+
+DEFAULT_QUOTA_BYTES = 4 << 30
+
+
+def default_root() -> Path:
+    """`ORRERY_CACHE`, or the user's cache folder."""
+    override = os.environ.get("ORRERY_CACHE")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("orrery")) / "artifacts"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A stored stage result: its key, its files by hash, and what the stage said about it."""
+
+    key: str
+    kind: str
+    files: dict[str, str]
+    sizes: dict[str, int]
+    facts: dict[str, Any]
+    warnings: list[str]
+    engine: str
+    seconds: float
+
+
+def translate_os_error(error: OSError, path: Path) -> Exception:
+    """An OSError met while writing `path`, as one of our errors (or itself when none fits)."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull(f"no space is left to write {path}", remedy="Free some space and run again.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return AccessDenied(f"{path} cannot be written", remedy="Choose a folder you may write to.")
+    return error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write to a temporary name beside `path`, sync, rename; no half-written file is ever visible."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class ArtifactStore:
+    """Artifacts below one folder. Safe for several processes: files are immutable and renamed in."""
+
+    def __init__(self, root: Path | None = None, quota_bytes: int = DEFAULT_QUOTA_BYTES) -> None:
+        self.root = root or default_root()
+        self.quota_bytes = quota_bytes
+
+    def blob_path(self, digest: str) -> Path:
+        """Where the content of this sha256 lies."""
+        return self.root / "blobs" / digest[:2] / digest
+
+    def _key_path(self, key: str) -> Path:
+        return self.root / "keys" / f"{key}.json"
+
+    def find(self, key: str) -> Artifact | None:
+        """The artifact of this key if it is complete; marks it as used."""
+        path = self._key_path(key)
+        try:
+            artifact = Artifact(**json.loads(path.read_text()))
+            for name, digest in artifact.files.items():
+                if self.blob_path(digest).stat().st_size != artifact.sizes[name]:
+                    return None
+            os.utime(path)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return artifact
+
+    def load(self, artifact: Artifact) -> Any:
+        """The value itself."""
+        files = {name: self.blob_path(digest).read_bytes() for name, digest in artifact.files.items()}
+        return values.BY_NAME[artifact.kind].from_files(files)
+
+    def save(
+        self,
+        key: str,
+        value: Any,
+        *,
+        engine: str = "",
+        facts: dict[str, Any] | None = None,
+        warnings: list[str] | None = None,
+        seconds: float = 0.0,
+    ) -> Artifact:
+        """Store a value; DiskFull or AccessDenied name the folder."""
+        digests: dict[str, str] = {}
+        sizes: dict[str, int] = {}
+        try:
+            for name, data in value.to_files().items():
+                digest = hashlib.sha256(data).hexdigest()
+                if not self.blob_path(digest).exists():
+                    write_atomically(self.blob_path(digest), data)
+                digests[name], sizes[name] = digest, len(data)
+            artifact = Artifact(
+                key, type(value).__name__, digests, sizes, facts or {}, warnings or [], engine, seconds
+            )
+            write_atomically(self._key_path(key), json.dumps(artifact.__dict__).encode())
+        except OSError as error:
+            raise translate_os_error(error, self.root) from error
+        return artifact
+
+    def prune(self) -> None:
+        """Drop the least recently used artifacts until the store is within its quota."""
+        keys = sorted((self.root / "keys").glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+        kept: set[str] = set()
+        total = 0
+        for path in keys:
+            artifact = Artifact(**json.loads(path.read_text()))
+            new = {name: digest for name, digest in artifact.files.items() if digest not in kept}
+            total += sum(artifact.sizes[name] for name in new)
+            if total > self.quota_bytes:
+                path.unlink(missing_ok=True)
+            else:
+                kept.update(new.values())
+        for blob in (self.root / "blobs").glob("*/*"):
+            if blob.name not in kept:
+                blob.unlink(missing_ok=True)

@@ -1,0 +1,153 @@
+"""The table of engines: every way to do a stage, what it needs, and whether it is ready here.
+
+Names and numbers only: no engine module is imported before it is used, so the daemon and `doctor`
+read this table without loading numpy-heavy code or torch.
+
+Other packages add engines through the entry-point group `orrery.engines`, whose entries are
+`EngineEntry` objects.
+"""
+
+import ctypes.util
+import importlib
+import importlib.metadata
+import importlib.util
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from shared_protocol.errors import EngineUnavailable, InvalidInput
+
+ENTRY_POINT_GROUP = "orrery.engines"
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """One engine.
+
+    target    "module:Class"; the instance has the stage's verb (see backend/stages/STAGE/run.py) and
+              a `version` text that is part of the key of its stored results
+    packages  import names that must be installed, with `extra` the pip extra that brings them
+    weights   names in backend/weights/catalog.toml
+    """
+
+    stage: str
+    name: str
+    target: str
+    summary: str
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    weights: tuple[str, ...] = ()
+    cuda: bool = False
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Ready, or why not and what to do."""
+
+    ready: bool
+    reason: str = ""
+    remedy: str = ""
+
+
+ENGINES: tuple[EngineEntry, ...] = (
+    EngineEntry("matting", "alpha", "backend.stages.matting.alpha:AlphaMatting",
+                "the picture's own alpha channel"),
+    EngineEntry("matting", "rembg", "backend.stages.matting.rembg:RembgMatting",
+                "U2-Net-P through rembg", packages=("rembg", "onnxruntime"), weights=("u2netp",)),
+    EngineEntry("matting", "grabcut", "backend.stages.matting.grabcut:GrabCutMatting",
+                "plain background or GrabCut, no weights"),
+    EngineEntry("orbit", "inflate", "backend.stages.orbit.inflate:InflateOrbit",
+                "single-view shape prior rendered on the ring"),
+    EngineEntry("refine", "upsample", "backend.stages.refine.upsample:UpsampleRefine",
+                "guided upsampling that keeps views consistent"),
+    EngineEntry("splats", "cpu", "backend.stages.splats.cpu:CpuSplats",
+                "Gaussian splatting on the CPU (Numba)"),
+    EngineEntry("splats", "gsplat", "backend.stages.splats.gsplat:GsplatSplats",
+                "Gaussian splatting on CUDA", packages=("torch", "gsplat"), extra="models", cuda=True),
+    EngineEntry("surface", "hull", "backend.stages.surface.hull:HullSurface",
+                "signed-distance hull carved by photo-consistent depth"),
+    EngineEntry("texture", "project", "backend.stages.texture.project:ProjectTexture",
+                "xatlas charts, cosine-weighted projection"),
+    EngineEntry("export", "files", "backend.stages.export.files:FilesExport",
+                "GLB, PLY, cameras, contact sheet and film"),
+)  # fmt: skip
+"""In order of preference within a stage, but for matting, whose `choose` looks at the picture."""
+
+EMBEDDED = {
+    "matting": "grabcut",
+    "orbit": "inflate",
+    "refine": "upsample",
+    "splats": "cpu",
+    "surface": "hull",
+    "texture": "project",
+    "export": "files",
+}
+"""The engine of each stage that needs no download and runs on a CPU."""
+
+
+@cache
+def all_engines() -> tuple[EngineEntry, ...]:
+    """Our table, then the engines of other installed packages."""
+    found = list(ENGINES)
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        entry = point.load()
+        if isinstance(entry, EngineEntry):
+            found.append(entry)
+    return tuple(found)
+
+
+def find_engine(stage: str, name: str) -> EngineEntry:
+    """The entry of this name; InvalidInput lists the names there are."""
+    for entry in all_engines():
+        if (entry.stage, entry.name) == (stage, name):
+            return entry
+    names = ", ".join(e.name for e in all_engines() if e.stage == stage)
+    raise InvalidInput(f"the {stage} stage has no engine '{name}'", f"one of {names}")
+
+
+@cache
+def cuda_present() -> bool:
+    """Whether a CUDA driver is installed; asks no torch."""
+    return shutil.which("nvidia-smi") is not None or ctypes.util.find_library("cuda") is not None
+
+
+def availability(entry: EngineEntry) -> Availability:
+    """Whether an engine can run here, checked without importing it."""
+    from backend.weights.store import weights_present
+
+    missing = [name for name in entry.packages if importlib.util.find_spec(name) is None]
+    if missing:
+        target = f"orrery[{entry.extra}]" if entry.extra else " ".join(missing)
+        return Availability(False, f"not installed: {', '.join(missing)}", f'Run: pip install "{target}"')
+    if entry.cuda and not cuda_present():
+        return Availability(
+            False, "no CUDA device", "Use a machine with an NVIDIA GPU and driver, or the CPU engine."
+        )
+    absent = [name for name in entry.weights if not weights_present(name)]
+    if absent:
+        return Availability(
+            False,
+            f"weights not present: {', '.join(absent)}",
+            f"Run: python -m backend models pull {' '.join(absent)}",
+        )
+    return Availability(True)
+
+
+def load_engine(entry: EngineEntry) -> Any:
+    """Import and construct an engine; EngineUnavailable with reason and remedy if it cannot run here."""
+    state = availability(entry)
+    if not state.ready:
+        raise EngineUnavailable(
+            f"the {entry.stage} engine '{entry.name}' is unavailable: {state.reason}",
+            remedy=state.remedy,
+            stage=entry.stage,
+            engine=entry.name,
+        )
+    module, _, attribute = entry.target.partition(":")
+    return getattr(importlib.import_module(module), attribute)()
+
+
+def default_engine(stage: str) -> EngineEntry:
+    """What `auto` means where the stage has no `choose` of its own: the embedded engine."""
+    return find_engine(stage, EMBEDDED[stage])

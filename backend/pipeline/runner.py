@@ -1,0 +1,144 @@
+"""Runs a recipe: stage by stage, reusing stored results, reporting progress, ready to be cancelled."""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from backend import __version__
+from backend.pipeline.artifacts import Artifact, ArtifactStore
+from backend.pipeline.engines import default_engine, find_engine, load_engine
+from backend.pipeline.options import AUTO, StageOptions
+from backend.pipeline.stage import Progress, Stage, StageContext
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One line of report.json."""
+
+    stage: str
+    engine: str
+    seconds: float
+    reused: bool
+    facts: dict[str, Any]
+    warnings: list[str]
+
+
+@dataclass
+class RunResult:
+    """All values of a finished recipe by name, their artifacts, and one report a stage."""
+
+    values: dict[str, Any]
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    reports: list[StageReport] = field(default_factory=list)
+
+
+@cache
+def code_fingerprint(stage: str) -> str:
+    """Hash of the code that a stage's result depends on, so that changed code never reuses old results."""
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256(__version__.encode())
+    for folder in (root / "geometry", root / "stages" / stage):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def stage_key(
+    stage: Stage, engine: str, version: str, options: StageOptions, inputs: Mapping[str, str], seed: int
+) -> str:
+    """The name of a stage's result: everything it depends on, hashed."""
+    settings = {k: v for k, v in dataclasses.asdict(options).items() if k != "engine"}
+    description = {
+        "stage": stage.name,
+        "engine": engine,
+        "version": version,
+        "code": code_fingerprint(stage.name),
+        "options": settings,
+        "inputs": dict(inputs),
+        "seed": seed,
+    }
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def run_recipe(
+    recipe: tuple[Stage, ...],
+    inputs: Mapping[str, Any],
+    options: Mapping[str, StageOptions],
+    *,
+    seed: int = 0,
+    store: ArtifactStore | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    cancelled: threading.Event | None = None,
+) -> RunResult:
+    """Run every stage of `recipe` on the named `inputs`.
+
+    A stage whose key is in the store is not run again. Its value is read back from the store either
+    way, so a resumed run gives the same bytes as an undisturbed one.
+
+    Raises Cancelled within a fraction of a second of `cancelled.set()`, and the errors of the stages.
+    """
+    store = store or ArtifactStore()
+    cancelled = cancelled or threading.Event()
+    result = RunResult(dict(inputs))
+    keys = {name: _content_key(value) for name, value in inputs.items()}
+    for index, stage in enumerate(recipe):
+
+        def report(
+            kind: str, done: int = 0, total: int = 0, text: str = "", seconds: float = 0.0,
+            *, stage: Stage = stage, index: int = index,
+        ) -> None:  # fmt: skip
+            on_progress(Progress(kind, stage.name, index, len(recipe), done, total, text, seconds))
+
+        stage_options = options[stage.name]
+        module = importlib.import_module(f"backend.stages.{stage.name}.run")
+        arguments = {name: result.values[name] for name in stage.inputs}
+        name = stage_options.engine
+        if name == AUTO:
+            choose = getattr(module, "choose", None)
+            name = choose(**arguments) if choose else default_engine(stage.name).name
+        engine = load_engine(find_engine(stage.name, name))
+        used = {n: keys[n] for n in stage.inputs}
+        key = stage_key(stage, name, getattr(engine, "version", "1"), stage_options, used, seed)
+        artifact = store.find(key)
+        reused = artifact is not None
+        if artifact is None:
+            context = StageContext(
+                stage.name, engine, name, seed, cancelled,
+                lambda done, total, text, report=report: report("step", done, total, text),
+            )  # fmt: skip
+            context.check()
+            report("started")
+            start = time.perf_counter()
+            value = module.run(**arguments, options=stage_options, context=context)
+            seconds = time.perf_counter() - start
+            context.check()
+            artifact = store.save(
+                key, value, engine=name, facts=context.facts, warnings=context.warnings, seconds=seconds
+            )
+            report("finished", seconds=seconds)
+        else:
+            report("reused", seconds=artifact.seconds)
+        result.values[stage.output] = store.load(artifact)
+        result.artifacts[stage.output] = artifact
+        keys[stage.output] = key
+        result.reports.append(
+            StageReport(stage.name, name, artifact.seconds, reused, artifact.facts, artifact.warnings)
+        )
+    return result
+
+
+def _content_key(value: Any) -> str:
+    digest = hashlib.sha256(type(value).__name__.encode())
+    for name, data in sorted(value.to_files().items()):
+        digest.update(name.encode())
+        digest.update(hashlib.sha256(data).digest())
+    return digest.hexdigest()

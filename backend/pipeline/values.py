@@ -1,0 +1,278 @@
+"""What flows between stages. Each value turns into named files and back, bit for bit.
+
+Pictures are stored as 8 bits a channel: a stage's output is always handed on as it was stored, so a
+resumed run and an undisturbed one see the same numbers.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+
+from backend.geometry.cameras import Cameras
+from shared_protocol.errors import InvalidInput
+
+
+def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _unpack(data: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def quantize(rgba: np.ndarray) -> np.ndarray:
+    """float 0..1 -> uint8, rounded; any shape."""
+    return np.rint(np.clip(rgba, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _camera_arrays(cameras: Cameras) -> dict[str, np.ndarray]:
+    return {
+        "world_from_camera": cameras.world_from_camera,
+        "intrinsics": cameras.intrinsics,
+        "size": np.array([cameras.width, cameras.height]),
+    }
+
+
+def _cameras(arrays: Mapping[str, np.ndarray]) -> Cameras:
+    width, height = (int(n) for n in arrays["size"])
+    return Cameras(arrays["world_from_camera"], arrays["intrinsics"], width, height)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture as the user gave it, upright (EXIF applied).
+
+    rgba (H, W, 4) float32, sRGB-encoded 0..1, straight alpha; alpha is 1 where the file has none
+    """
+
+    rgba: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_rgba(self.rgba, 3)
+
+    def to_files(self) -> dict[str, bytes]:
+        return {"picture.npz": _pack({"rgba": quantize(self.rgba)})}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        return cls(_unpack(files["picture.npz"])["rgba"].astype(np.float32) / 255)
+
+
+@dataclass(frozen=True)
+class Views:
+    """N posed pictures of one object, the background cut away.
+
+    rgba       (N, H, W, 4) float32, sRGB-encoded 0..1, straight alpha
+    cameras    N cameras of the same size
+    confidence (N,) float32, 0..1: how far each view can be trusted (1 for a photo or a true render,
+               less for a generated one); view 0 is the front (input) view
+    depth      (N, H, W) float32, metres along the camera axis, inf where nothing is; None where the
+               engine knows none
+    """
+
+    rgba: np.ndarray
+    cameras: Cameras
+    confidence: np.ndarray = field(default=None)  # type: ignore[assignment]
+    depth: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        _check_rgba(self.rgba, 4)
+        count, height, width = self.rgba.shape[:3]
+        if len(self.cameras) != count or (self.cameras.width, self.cameras.height) != (width, height):
+            raise InvalidInput(
+                f"{count} views of {width}x{height} came with {len(self.cameras)} cameras of "
+                f"{self.cameras.width}x{self.cameras.height}",
+                "one camera of the same size for each view",
+            )
+        if self.confidence is None:
+            object.__setattr__(self, "confidence", np.ones(count, dtype=np.float32))
+        if self.confidence.shape != (count,):
+            raise InvalidInput(f"view confidence has shape {self.confidence.shape}", f"({count},)")
+        if self.depth is not None and self.depth.shape != (count, height, width):
+            raise InvalidInput(f"view depth has shape {self.depth.shape}", f"({count}, {height}, {width})")
+
+    def __len__(self) -> int:
+        return len(self.rgba)
+
+    def to_files(self) -> dict[str, bytes]:
+        arrays = _camera_arrays(self.cameras)
+        arrays |= {"rgba": quantize(self.rgba), "confidence": self.confidence}
+        if self.depth is not None:
+            arrays["depth"] = self.depth.astype(np.float32)
+        return {"views.npz": _pack(arrays)}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        arrays = _unpack(files["views.npz"])
+        rgba = arrays["rgba"].astype(np.float32) / 255
+        return cls(rgba, _cameras(arrays), arrays["confidence"], arrays.get("depth"))
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Points with normals and colours.
+
+    positions (P, 3) float32 metres, world; normals (P, 3) float32 unit; colors (P, 3) float32 sRGB 0..1
+    """
+
+    positions: np.ndarray
+    normals: np.ndarray
+    colors: np.ndarray
+
+    def to_files(self) -> dict[str, bytes]:
+        arrays = {"positions": self.positions, "normals": self.normals, "colors": self.colors}
+        return {"points.npz": _pack(arrays)}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        return cls(**_unpack(files["points.npz"]))
+
+
+@dataclass(frozen=True)
+class Splats:
+    """3D Gaussians, activated, fitted in sRGB-encoded colour.
+
+    positions  (G, 3) float32 metres, world
+    scales     (G, 3) float32 metres, standard deviations along the local axes (exp applied)
+    rotations  (G, 4) float32 unit quaternions, wxyz
+    opacities  (G,) float32 0..1 (sigmoid applied)
+    harmonics  (G, K, 3) float32, spherical-harmonic coefficients in INRIA order, K = 1, 4, 9 or 16;
+               colour = 0.5 + sum(Y_k * c_k), sRGB-encoded
+    """
+
+    positions: np.ndarray
+    scales: np.ndarray
+    rotations: np.ndarray
+    opacities: np.ndarray
+    harmonics: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(self.positions)
+        shapes = {
+            "positions": (count, 3),
+            "scales": (count, 3),
+            "rotations": (count, 4),
+            "opacities": (count,),
+        }
+        for name, shape in shapes.items():
+            value = np.ascontiguousarray(getattr(self, name), dtype=np.float32)
+            if value.shape != shape:
+                raise InvalidInput(f"splat {name} have shape {value.shape}", f"{shape}")
+            object.__setattr__(self, name, value)
+        harmonics = np.ascontiguousarray(self.harmonics, dtype=np.float32)
+        if harmonics.ndim != 3 or harmonics.shape[0] != count or harmonics.shape[1:] not in (
+            (1, 3), (4, 3), (9, 3), (16, 3),
+        ):  # fmt: skip
+            raise InvalidInput(f"splat harmonics have shape {harmonics.shape}", f"({count}, 1|4|9|16, 3)")
+        object.__setattr__(self, "harmonics", harmonics)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def to_files(self) -> dict[str, bytes]:
+        names = ("positions", "scales", "rotations", "opacities", "harmonics")
+        return {"splats.npz": _pack({name: getattr(self, name) for name in names})}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        return cls(**_unpack(files["splats.npz"]))
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh.
+
+    vertices (V, 3) float32 metres, world; faces (F, 3) int32, counter-clockwise seen from outside
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+
+    def __post_init__(self) -> None:
+        vertices = np.ascontiguousarray(self.vertices, dtype=np.float32)
+        faces = np.ascontiguousarray(self.faces, dtype=np.int32)
+        if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
+            raise InvalidInput(
+                f"a mesh has vertices {vertices.shape} and faces {faces.shape}", "(V, 3) and (F, 3)"
+            )
+        if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
+            raise InvalidInput("a mesh face names a vertex that does not exist", f"0..{len(vertices) - 1}")
+        object.__setattr__(self, "vertices", vertices)
+        object.__setattr__(self, "faces", faces)
+
+    def to_files(self) -> dict[str, bytes]:
+        return {"mesh.npz": _pack({"vertices": self.vertices, "faces": self.faces})}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        return cls(**_unpack(files["mesh.npz"]))
+
+
+@dataclass(frozen=True)
+class TexturedMesh:
+    """A mesh with one texture atlas.
+
+    mesh     geometry; its vertices are welded (watertight), UVs are per face corner
+    uvs      (F, 3, 2) float32, 0..1, v up (row 0 of the texture is v = 1), as glTF's flipped
+    texture  (T, T, 3) float32, sRGB-encoded base colour, rows from the top
+    """
+
+    mesh: Mesh
+    uvs: np.ndarray
+    texture: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.uvs.shape != (len(self.mesh.faces), 3, 2):
+            raise InvalidInput(f"mesh UVs have shape {self.uvs.shape}", f"({len(self.mesh.faces)}, 3, 2)")
+        if self.texture.ndim != 3 or self.texture.shape[2] != 3:
+            raise InvalidInput(f"a texture has shape {self.texture.shape}", "(T, T, 3)")
+
+    def to_files(self) -> dict[str, bytes]:
+        arrays = {
+            "vertices": self.mesh.vertices,
+            "faces": self.mesh.faces,
+            "uvs": np.asarray(self.uvs, dtype=np.float32),
+            "texture": quantize(self.texture),
+        }
+        return {"textured_mesh.npz": _pack(arrays)}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        arrays = _unpack(files["textured_mesh.npz"])
+        texture = arrays["texture"].astype(np.float32) / 255
+        return cls(Mesh(arrays["vertices"], arrays["faces"]), arrays["uvs"], texture)
+
+
+@dataclass(frozen=True)
+class Exports:
+    """The files a user gets: relative POSIX path -> content."""
+
+    files: Mapping[str, bytes]
+
+    def to_files(self) -> dict[str, bytes]:
+        return dict(self.files)
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        return cls(dict(files))
+
+
+Value = Picture | Views | PointCloud | Splats | Mesh | TexturedMesh | Exports
+
+BY_NAME: dict[str, type] = {
+    cls.__name__: cls for cls in (Picture, Views, PointCloud, Splats, Mesh, TexturedMesh, Exports)
+}
+
+
+def _check_rgba(rgba: np.ndarray, dimensions: int) -> None:
+    if rgba.ndim != dimensions or rgba.shape[-1] != 4 or rgba.dtype != np.float32:
+        raise InvalidInput(
+            f"a picture has shape {rgba.shape} and type {rgba.dtype}",
+            "(H, W, 4) float32" if dimensions == 3 else "(N, H, W, 4) float32",
+        )
