@@ -13,7 +13,7 @@ import platformdirs
 if "NUMBA_CACHE_DIR" not in os.environ:
     os.environ["NUMBA_CACHE_DIR"] = str(Path(platformdirs.user_cache_dir("orrery")) / "jit")
 
-import numba  # noqa: E402  (after its cache folder is set)
+import numba
 
 # contract lets a*b+c become one FMA; full fastmath would let NaN checks be optimised away.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}

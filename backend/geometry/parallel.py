@@ -1,5 +1,6 @@
 """A small thread pool for GIL-free kernels."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ def bands(count: int, pieces: int) -> list[tuple[int, int]]:
     """Split range(count) into at most `pieces` contiguous (start, stop) bands of nearly equal length."""
     pieces = max(1, min(pieces, count))
     edges = [count * i // pieces for i in range(pieces + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def for_bands(function: Callable[[int, int], object], count: int, pieces: int | None = None) -> None:
