@@ -78,11 +78,14 @@ def run_recipe(
     store: ArtifactStore | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     cancelled: threading.Event | None = None,
+    before_stage: Callable[[StageContext], None] = lambda context: None,
 ) -> RunResult:
     """Run every stage of `recipe` on the named `inputs`.
 
     A stage whose key is in the store is not run again. Its value is read back from the store either
     way, so a resumed run gives the same bytes as an undisturbed one.
+
+    before_stage is called in front of each stage that really runs (to wait for compiled code, say).
 
     Raises Cancelled within a fraction of a second of `cancelled.set()`, and the errors of the stages.
     """
@@ -117,6 +120,7 @@ def run_recipe(
             )  # fmt: skip
             context.check()
             report("started")
+            before_stage(context)
             start = time.perf_counter()
             value = module.run(**arguments, options=stage_options, context=context)
             seconds = time.perf_counter() - start

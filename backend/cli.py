@@ -1,0 +1,287 @@
+"""The command line: generate, reconstruct, engines, doctor, models, and the daemon's commands.
+
+Exit codes: 0 done, 2 an error that the user can mend (one sentence on stderr), 130 cancelled, 1 ours.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from backend import __version__
+from backend.pipeline.engines import EMBEDDED, all_engines, availability, find_engine
+from backend.pipeline.options import AUTO, QUALITIES, STAGE_NAMES, override, preset
+from shared_protocol.errors import Cancelled, InternalError, InvalidInput, OrreryError
+
+
+def echo(text: str = "") -> None:
+    """A line on stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point; always ends with SystemExit."""
+    # A shell's background job starts with SIGINT ignored; whoever sends it to us means it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if code == Cancelled.exit_code:
+        from backend.local_run import leave
+
+        leave(code)
+    raise SystemExit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Parse, run, translate errors; returns the exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.command(parsed)
+    except OrreryError as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("cancelled.\n")
+        return Cancelled.exit_code
+    except MemoryError:
+        sys.stderr.write("out_of_memory: this machine's memory is used up. Try --quality draft.\n")
+        return 2
+    except OSError as error:
+        from backend.pipeline.artifacts import translate_os_error
+
+        known = translate_os_error(error, Path(error.filename or "."))
+        if not isinstance(known, OrreryError):
+            traceback.print_exc()
+            return InternalError.exit_code
+        sys.stderr.write(f"{known.code}: {known}\n")
+        return known.exit_code
+    return 0
+
+
+# ---- generate, reconstruct
+
+
+def _generate(args: argparse.Namespace) -> None:
+    from backend.inputs.picture import read_picture
+    from backend.local_run import run_into_folder
+
+    options = _options(args)
+    picture = read_picture(args.picture)
+    report = run_into_folder(
+        "image_to_3d",
+        {"picture": picture},
+        options,
+        args.out,
+        quality=args.quality,
+        seed=args.seed,
+        source=args.picture.name,
+    )
+    _summary(report, args.out)
+
+
+def _reconstruct(args: argparse.Namespace) -> None:
+    from backend.inputs.views import read_views
+    from backend.local_run import run_into_folder
+    from backend.pipeline.values import Picture
+    from backend.stages.matting.run import cut_out
+
+    options = _options(args)
+    views, facts = read_views(args.views, cut_out, orbit=args.orbit_cameras, elevation=args.elevation)
+    report = run_into_folder(
+        "views_to_3d",
+        {"picture": Picture(views.rgba[0]), "views": views},
+        options,
+        args.out,
+        quality=args.quality,
+        seed=args.seed,
+        source=args.views.name,
+        extra=facts,
+    )
+    _summary(report, args.out)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for text in args.set or []:
+        path, separator, value = text.partition("=")
+        if not separator:
+            raise InvalidInput(f"--set {text} has no value", "--set stage.field=value")
+        changes[path] = value
+    for stage in STAGE_NAMES:
+        name = getattr(args, f"engine_{stage}", None)
+        if name:
+            if name != AUTO:
+                find_engine(stage, name)
+            changes[f"{stage}.engine"] = name
+    for flag, path in (
+        ("texture_size", "texture.size"),
+        ("faces", "surface.faces"),
+        ("gaussians", "splats.gaussians"),
+        ("views_count", "orbit.views"),
+        ("ring_elevation", "orbit.elevation"),
+        ("radius", "orbit.radius"),
+    ):
+        if getattr(args, flag, None) is not None:
+            changes[path] = getattr(args, flag)
+    return override(preset(args.quality), changes)
+
+
+def _summary(report: dict[str, Any], out: Path) -> None:
+    for warning in report["warnings"]:
+        echo(f"Note: {warning}")
+    sizes = report["sizes"]
+    quality = ", ".join(
+        f"{label} {report[key]:.{digits}f}{unit}"
+        for key, label, digits, unit in (
+            ("fit_psnr", "splat fit", 1, " dB"),
+            ("front_psnr", "front view", 1, " dB"),
+            ("silhouette_iou", "silhouette IoU", 3, ""),
+        )
+        if report.get(key) is not None
+    )
+    echo(
+        f"{out}: mesh.glb ({sizes['faces']:,} faces, {sizes['texture_pixels']} px texture), "
+        f"splats.ply ({sizes['gaussians']:,} Gaussians), turntable.png in {report['seconds']:.0f} s"
+    )
+    if quality:
+        echo(f"Quality: {quality}.")
+
+
+# ---- engines, doctor, models
+
+
+def _engine_rows() -> list[dict[str, Any]]:
+    rows = []
+    for entry in all_engines():
+        state = availability(entry)
+        rows.append(
+            {
+                "stage": entry.stage,
+                "engine": entry.name,
+                "embedded": EMBEDDED.get(entry.stage) == entry.name,
+                "ready": state.ready,
+                "summary": entry.summary,
+                "reason": state.reason,
+                "remedy": state.remedy,
+            }
+        )
+    return rows
+
+
+def _engines(args: argparse.Namespace) -> None:
+    rows = _engine_rows()
+    if args.json:
+        echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        state = "ready" if row["ready"] else f"unavailable: {row['reason']}. {row['remedy']}"
+        mark = " (embedded)" if row["embedded"] else ""
+        echo(f"{row['stage']:<9} {row['engine']:<9} {row['summary']}{mark}: {state}")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from backend.doctor import examine
+
+    findings = examine()
+    if args.json:
+        echo(json.dumps({"findings": findings, "engines": _engine_rows()}, indent=2))
+    else:
+        for finding in findings:
+            mark = "ok  " if finding["ok"] else "note"
+            echo(
+                f"{mark} {finding['what']}: {finding['found']}"
+                + (f" {finding['remedy']}" if finding["remedy"] else "")
+            )
+        echo()
+        _engines(args)
+
+
+def _models(args: argparse.Namespace) -> None:
+    from backend import models_commands
+
+    models_commands.run(args, echo)
+
+
+# ---- the parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backend", description="Orrery: pictures into 3D. First steps: README.md."
+    )
+    parser.add_argument("--version", action="version", version=f"orrery {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    generate = _command(commands, "generate", _generate, "one picture -> mesh, splats, orbit, report")
+    generate.add_argument("picture", type=Path, metavar="PICTURE")
+    _run_arguments(generate, STAGE_NAMES)
+    generate.add_argument(
+        "--views", type=int, dest="views_count", metavar="N", help="views of the orbit (16)"
+    )
+    generate.add_argument(
+        "--elevation", type=float, dest="ring_elevation", metavar="DEG",
+        help="how far the picture looks down on the object, degrees (0)",
+    )  # fmt: skip
+    generate.add_argument("--radius", type=float, metavar="M", help="distance of the ring, metres (3)")
+
+    reconstruct = _command(commands, "reconstruct", _reconstruct, "posed views -> mesh, splats, report")
+    reconstruct.add_argument(
+        "views", type=Path, metavar="VIEWS", help="folder with pictures and transforms.json, or a film"
+    )
+    _run_arguments(reconstruct, ("splats", "surface", "texture", "export"))
+    reconstruct.add_argument(
+        "--orbit-cameras", metavar="MODEL", help="the frames are the orbit of hi3d, v3d or sv3d, in order"
+    )
+    reconstruct.add_argument(
+        "--elevation", type=float, metavar="DEG", help="of that orbit; left out, it is estimated"
+    )
+
+    engines = _command(commands, "engines", _engines, "every engine, ready or why not")
+    engines.add_argument("--json", action="store_true")
+    doctor = _command(commands, "doctor", _doctor, "what this machine has, what is missing, what to do")
+    doctor.add_argument("--json", action="store_true")
+
+    models = _command(commands, "models", _models, "weights: list, pull, verify")
+    models.add_argument("action", choices=("list", "pull", "verify"))
+    models.add_argument("names", nargs="*", metavar="NAME")
+    models.add_argument("--json", action="store_true")
+
+    _daemon_commands(commands)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], None], summary: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _job_arguments(parser: argparse.ArgumentParser, stages: Sequence[str]) -> None:
+    """What a job may set, whether it runs here or in the daemon."""
+    parser.add_argument("--quality", choices=QUALITIES, default="standard")
+    parser.add_argument("--seed", type=int, default=0)
+    for stage in stages:
+        parser.add_argument(
+            f"--{stage}", dest=f"engine_{stage}", metavar="ENGINE", help=f"engine of the {stage} stage"
+        )
+    parser.add_argument("--texture-size", type=int, metavar="PX", help="edge of the texture (1024)")
+    parser.add_argument("--faces", type=int, metavar="N", help="triangle budget (20000)")
+    parser.add_argument("--gaussians", type=int, metavar="N", help="number of splats (20000)")
+    parser.add_argument(
+        "--set", action="append", metavar="STAGE.FIELD=VALUE", help="any other option of a stage"
+    )
+
+
+def _run_arguments(parser: argparse.ArgumentParser, stages: Sequence[str]) -> None:
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    _job_arguments(parser, stages)
+
+
+def _daemon_commands(commands: Any) -> None:
+    """serve, status, submit, jobs, cancel, fetch."""

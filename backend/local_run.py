@@ -1,0 +1,168 @@
+"""Runs a recipe in this process for the command line: progress bars, Ctrl-C, results into a folder.
+
+The work runs in a thread; the main thread only draws and listens, so that Ctrl-C is answered at once
+even while compiled code runs.
+"""
+
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from backend.output import OutputFolder
+from backend.pipeline.artifacts import ArtifactStore
+from backend.pipeline.options import StageOptions
+from backend.pipeline.recipes import RECIPES
+from backend.pipeline.runner import RunResult, run_recipe
+from backend.pipeline.stage import Progress
+from backend.report import build_report
+from backend.warmup import start_warm_up
+from shared_protocol.errors import Cancelled
+
+_STOP_SECONDS = 0.8
+
+
+def run_into_folder(
+    recipe: str,
+    inputs: Mapping[str, Any],
+    options: Mapping[str, StageOptions],
+    out: Path,
+    *,
+    quality: str,
+    seed: int,
+    source: str,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run `recipe` and write its files and report.json into `out`; returns the report.
+
+    Ctrl-C raises Cancelled within a second. Nothing is written to `out` unless all is done.
+    """
+    store = ArtifactStore()
+    with OutputFolder(out) as folder:
+        with start_warm_up() as warm_up:
+            result = _run_with_bars(recipe, inputs, options, seed, store, warm_up.before_stage)
+        report = build_report(result, recipe=recipe, quality=quality, seed=seed, source=source, extra=extra)
+        files = dict(result.values["exports"].files)
+        files["report.json"] = json.dumps(report, indent=2, ensure_ascii=False).encode()
+        folder.publish(files)
+    store.prune()
+    return report
+
+
+def _run_with_bars(
+    recipe: str,
+    inputs: Mapping[str, Any],
+    options: Mapping[str, StageOptions],
+    seed: int,
+    store: ArtifactStore,
+    before_stage: Any,
+) -> RunResult:
+    cancelled = threading.Event()
+    events: queue.Queue[Progress | RunResult | BaseException] = queue.Queue()
+
+    def work() -> None:
+        try:
+            result = run_recipe(
+                RECIPES[recipe], inputs, options, seed=seed, store=store,
+                on_progress=events.put, cancelled=cancelled, before_stage=before_stage,
+            )  # fmt: skip
+        except BaseException as error:  # noqa: BLE001  (handed to the main thread, which raises it)
+            events.put(error)
+        else:
+            events.put(result)
+
+    thread = threading.Thread(target=work, name="orrery-recipe", daemon=True)
+    thread.start()
+    with Bars() as bars:
+        try:
+            while True:
+                try:
+                    event = events.get(timeout=0.1)
+                except queue.Empty:
+                    bars.tick()
+                    continue
+                if isinstance(event, BaseException):
+                    raise event
+                if isinstance(event, RunResult):
+                    return event
+                bars.show(event)
+        except KeyboardInterrupt:
+            cancelled.set()
+            thread.join(_STOP_SECONDS)
+            raise Cancelled(
+                "cancelled", remedy="Nothing was written; finished stages are kept for the next run."
+            ) from None
+
+
+class Bars:
+    """One bar a stage on a terminal; plain lines elsewhere (logs)."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._live = sys.stderr.isatty()
+
+    def __enter__(self) -> "Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def show(self, progress: Progress) -> None:
+        """Draw one progress report."""
+        label = f"{progress.index + 1}/{progress.stages} {progress.stage:<8}"
+        if progress.kind == "reused":
+            self._line(f"{label} reused from an earlier run")
+        elif progress.kind == "started":
+            self._open(label)
+        elif progress.kind == "finished":
+            if self._bar is not None:
+                self._bar.n = self._bar.total
+            text = f"{label} done in {progress.seconds:.1f} s"
+            self._close(text)
+        elif self._bar is not None:
+            self._bar.total = max(progress.total, 1)
+            self._bar.n = progress.done
+            self._bar.set_postfix_str(progress.text)
+
+    def tick(self) -> None:
+        """Keep the elapsed time moving."""
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def _open(self, label: str) -> None:
+        self._close()
+        if self._live:
+            self._bar = tqdm(
+                total=1,
+                desc=label,
+                bar_format="{desc} {bar:24} {percentage:3.0f}% {elapsed} {postfix}",
+                leave=False,
+                file=sys.stderr,
+                dynamic_ncols=True,
+            )
+        else:
+            self._line(label)
+
+    def _close(self, text: str | None = None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if text:
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def leave(code: int) -> None:
+    """End the process now, without waiting for compiled code in threads that cannot be interrupted."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

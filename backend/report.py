@@ -1,0 +1,66 @@
+"""report.json: what was done, by which engine, how long it took, how good it is."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from backend import __version__
+from backend.pipeline.runner import RunResult
+
+_PACKAGES = ("numpy", "scipy", "numba", "opencv-python-headless", "pillow", "trimesh", "xatlas", "av")
+
+
+def build_report(
+    result: RunResult,
+    *,
+    recipe: str,
+    quality: str,
+    seed: int,
+    source: str,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Plain dict for JSON.
+
+    source  name of the input as the user gave it (no folder)
+    """
+    stages = [
+        {
+            "stage": report.stage,
+            "engine": report.engine,
+            "seconds": round(report.seconds, 3),
+            "reused": report.reused,
+            **report.facts,
+        }
+        for report in result.reports
+    ]
+    facts = {key: value for report in result.reports for key, value in report.facts.items()}
+    exports = result.artifacts["exports"]
+    return {
+        "source": source,
+        "recipe": recipe,
+        "quality": quality,
+        "seed": seed,
+        "seconds": round(sum(r.seconds for r in result.reports if not r.reused), 3),
+        "fit_psnr": facts.get("fit_psnr"),
+        "front_psnr": facts.get("front_psnr"),
+        "silhouette_iou": facts.get("silhouette_iou"),
+        "sizes": {
+            "views": len(result.values["views"]),
+            "view_pixels": result.values["views"].cameras.width,
+            "gaussians": len(result.values["splats"]),
+            "vertices": len(result.values["textured"].mesh.vertices),
+            "faces": len(result.values["textured"].mesh.faces),
+            "texture_pixels": len(result.values["textured"].texture),
+            "bytes": {name: exports.sizes[name] for name in sorted(exports.sizes) if "/" not in name},
+        },
+        "stages": stages,
+        "warnings": [warning for report in result.reports for warning in report.warnings],
+        "versions": {
+            "orrery": __version__,
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        **(extra or {}),
+    }
