@@ -1,0 +1,53 @@
+"""Presets and overrides."""
+
+import pytest
+
+from backend.pipeline.engines import EMBEDDED, all_engines, find_engine
+from backend.pipeline.options import QUALITIES, STAGE_NAMES, override, preset
+from shared_protocol.errors import InvalidInput
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_every_preset_has_options_for_every_stage(quality):
+    assert tuple(preset(quality)) == STAGE_NAMES
+
+
+def test_texts_become_the_type_of_the_field():
+    options = override(
+        preset("standard"), {"texture.size": "2048", "orbit.elevation": "12.5", "surface.carve": "false"}
+    )
+    assert options["texture"].size == 2048
+    assert options["orbit"].elevation == 12.5
+    assert options["surface"].carve is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"textures.size": "1"}, "names no stage"),
+        ({"texture.sise": "1"}, "is unknown"),
+        ({"texture.size": "big"}, "does not fit"),
+        ({"texture.size": 10.5}, "does not fit"),
+    ],
+)
+def test_wrong_options_are_named(changes, words):
+    with pytest.raises(InvalidInput, match=words):
+        override(preset("draft"), changes)
+
+
+def test_an_unknown_quality_lists_the_known_ones():
+    with pytest.raises(InvalidInput, match="draft, standard, high"):
+        preset("ultra")
+
+
+def test_every_stage_has_an_embedded_engine_in_the_table():
+    assert set(EMBEDDED) == set(STAGE_NAMES)
+    for stage, name in EMBEDDED.items():
+        entry = find_engine(stage, name)
+        assert not entry.cuda and not entry.weights
+
+
+def test_an_unknown_engine_lists_the_known_ones():
+    names = [entry.name for entry in all_engines() if entry.stage == "matting"]
+    with pytest.raises(InvalidInput, match=", ".join(names)):
+        find_engine("matting", "magic")
