@@ -1,0 +1,1 @@
+"""Files of a finished job -> objects in the scene, in bulk."""

@@ -1,0 +1,198 @@
+"""Gaussians in Blender below 5.3: a geometry-nodes group and a Cycles material, built in code.
+
+Geometry: each vertex becomes an instance of one sphere of radius 3 (standard deviations), turned and
+scaled by the splat's own attributes; in the instance's space every Gaussian is the same unit Gaussian.
+Its colour, 0.5 + sum(Y_k c_k) in sRGB encoding seen from the active camera, is worked out once a splat
+and stored linear.
+
+Material: the ray in the instance's space passes the centre at a distance r, where the Gaussian's
+response along the ray peaks with exp(-r^2 / 2): alpha = opacity * exp(-r^2 / 2), on the front face of
+the sphere only. No camera data is needed, so every camera model works.
+"""
+
+import bpy
+
+GROUP = "Orrery Gaussians"
+MATERIAL = "Orrery Gaussian"
+BUILD = 1
+"""Raised when the nodes change: a group of an older build is replaced, not reused."""
+
+SHELL = 3.0
+VIEWPORT_SHELL = 1.0
+"""Outside of a render the spheres are drawn solid: one standard deviation looks like the surface."""
+
+COLOR, SHELL_SIZE = "orrery_color", "orrery_shell"
+SH_C0 = 0.28209479177387814
+SH_C1 = 0.4886025119029199
+
+
+def add_modifier(item: bpy.types.Object, degree: int = 0) -> None:
+    """Show the vertices of `item` as Gaussians; harmonics above degree 1 are stored but not shown."""
+    modifier = item.modifiers.new(GROUP, "NODES")
+    modifier.node_group = node_group(min(degree, 1))
+    if not item.data.materials:
+        item.data.materials.append(material())
+
+
+class _Nodes:
+    """Shorthand for building a node tree: each call adds a node, links its inputs, returns its output."""
+
+    def __init__(self, tree: bpy.types.NodeTree) -> None:
+        self.tree = tree
+
+    def node(self, kind: str, inputs: dict | None = None, **settings: object) -> bpy.types.Node:
+        node = self.tree.nodes.new(kind)
+        for name, value in settings.items():
+            setattr(node, name, value)
+        for key, value in (inputs or {}).items():
+            self.put(node.inputs[key], value)
+        return node
+
+    def put(self, socket: bpy.types.NodeSocket, value: object) -> None:
+        if isinstance(value, bpy.types.NodeSocket):
+            self.tree.links.new(value, socket)
+        else:
+            socket.default_value = value
+
+    def math(self, operation: str, *values: object) -> bpy.types.NodeSocket:
+        return self.node("ShaderNodeMath", dict(enumerate(values)), operation=operation).outputs[0]
+
+    def vector(self, operation: str, *values: object, output: str = "Vector") -> bpy.types.NodeSocket:
+        node = self.node("ShaderNodeVectorMath", operation=operation)
+        for index, value in enumerate(values):
+            self.put(node.inputs["Scale"] if operation == "SCALE" and index else node.inputs[index], value)
+        return node.outputs[output]
+
+    def attribute(self, name: str, kind: str) -> bpy.types.NodeSocket:
+        node = self.node("GeometryNodeInputNamedAttribute", {"Name": name}, data_type=kind)
+        return next(socket for socket in node.outputs if socket.enabled and socket.name == "Attribute")
+
+    def store(
+        self, geometry: bpy.types.NodeSocket, name: str, kind: str, value: bpy.types.NodeSocket
+    ) -> bpy.types.NodeSocket:
+        node = self.node(
+            "GeometryNodeStoreNamedAttribute", {"Geometry": geometry, "Name": name}, data_type=kind
+        )
+        self.put(next(socket for socket in node.inputs if socket.enabled and socket.name == "Value"), value)
+        return node.outputs["Geometry"]
+
+
+def node_group(degree: int) -> bpy.types.NodeTree:
+    """The geometry-nodes group for harmonics of degree 0 or 1; made once a file."""
+    name = GROUP if degree == 0 else f"{GROUP} SH{degree}"
+    tree = bpy.data.node_groups.get(name)
+    if tree is not None and tree.get("orrery_build") == BUILD:
+        return tree
+    tree = bpy.data.node_groups.new(name, "GeometryNodeTree")
+    tree["orrery_build"] = BUILD
+    tree.is_modifier = True
+    tree.interface.new_socket("Geometry", in_out="INPUT", socket_type="NodeSocketGeometry")
+    tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+    nodes = _Nodes(tree)
+    points = nodes.node("NodeGroupInput").outputs["Geometry"]
+
+    color = _linear(nodes, _encoded_color(nodes, degree))
+    shell = nodes.node(
+        "GeometryNodeSwitch",
+        {"Switch": nodes.node("GeometryNodeIsViewport").outputs[0], "False": SHELL, "True": VIEWPORT_SHELL},
+        input_type="FLOAT",
+    ).outputs[0]
+    points = nodes.store(points, COLOR, "FLOAT_COLOR", color)
+    points = nodes.store(points, SHELL_SIZE, "FLOAT", shell)
+
+    sphere = nodes.node("GeometryNodeMeshIcoSphere", {"Radius": 1.0, "Subdivisions": 3}).outputs["Mesh"]
+    painted = nodes.node("GeometryNodeSetMaterial", {"Geometry": sphere, "Material": material()})
+    instances = nodes.node(
+        "GeometryNodeInstanceOnPoints",
+        {
+            "Points": points,
+            "Instance": painted.outputs["Geometry"],
+            "Rotation": nodes.attribute("rotation", "QUATERNION"),
+            "Scale": nodes.vector("SCALE", nodes.attribute("scale", "FLOAT_VECTOR"), shell),
+        },
+    ).outputs["Instances"]
+    nodes.node("NodeGroupOutput", {"Geometry": instances})
+    return tree
+
+
+def _encoded_color(nodes: _Nodes, degree: int) -> bpy.types.NodeSocket:
+    """(r, g, b) as a vector, sRGB-encoded, at least 0."""
+    base = nodes.attribute("radiance:base", "FLOAT_COLOR")
+    color = nodes.vector("MULTIPLY_ADD", base, (SH_C0,) * 3, (0.5,) * 3)
+    if degree >= 1:
+        camera = nodes.node("GeometryNodeInputActiveCamera").outputs[0]
+        eye = nodes.node("GeometryNodeObjectInfo", {"Object": camera}, transform_space="RELATIVE")
+        position = nodes.node("GeometryNodeInputPosition").outputs[0]
+        ray = nodes.vector(
+            "NORMALIZE", nodes.vector("SUBTRACT", position, eye.outputs["Location"])
+        )  # camera to splat, in the object's frame
+        axes = nodes.node("ShaderNodeSeparateXYZ", {0: ray})
+        for index, axis, sign in ((0, "Y", -1.0), (1, "Z", 1.0), (2, "X", -1.0)):
+            weight = nodes.math("MULTIPLY", axes.outputs[axis], sign * SH_C1)
+            coefficient = nodes.attribute(f"radiance:sh_{index}", "FLOAT_VECTOR")
+            color = nodes.vector("ADD", color, nodes.vector("SCALE", coefficient, weight))
+    return nodes.vector("MAXIMUM", color, (0.0,) * 3)
+
+
+def _linear(nodes: _Nodes, encoded: bpy.types.NodeSocket) -> bpy.types.NodeSocket:
+    """sRGB decoding (IEC 61966-2-1), channel by channel; a colour with alpha 1."""
+    split = nodes.node("ShaderNodeSeparateXYZ", {0: encoded})
+    channels = []
+    for value in split.outputs:
+        shifted = nodes.math("DIVIDE", nodes.math("ADD", value, 0.055), 1.055)
+        curve = nodes.math("POWER", shifted, 2.4)
+        straight = nodes.math("DIVIDE", value, 12.92)
+        above = nodes.math("GREATER_THAN", value, 0.04045)
+        mixed = nodes.math(
+            "MULTIPLY_ADD", nodes.math("SUBTRACT", curve, straight), above, straight
+        )  # straight + above * (curve - straight)
+        channels.append(mixed)
+    combined = nodes.node("FunctionNodeCombineColor", dict(enumerate(channels)), mode="RGB")
+    return combined.outputs[0]
+
+
+def material() -> bpy.types.Material:
+    """The Cycles material of all Gaussians of a file."""
+    found = bpy.data.materials.get(MATERIAL)
+    if found is not None and found.get("orrery_build") == BUILD:
+        return found
+    made = bpy.data.materials.new(MATERIAL)
+    made["orrery_build"] = BUILD
+    if bpy.app.version < (5, 0, 0):
+        made.use_nodes = True  # always so from 5.0 on, where the property is deprecated
+    made.surface_render_method = "BLENDED"
+    tree = made.node_tree
+    tree.nodes.clear()
+    nodes = _Nodes(tree)
+
+    geometry = nodes.node("ShaderNodeNewGeometry")
+    shell = nodes.node("ShaderNodeAttribute", attribute_type="INSTANCER", attribute_name=SHELL_SIZE)
+    # In the instance's own space the sphere has radius 1: times the shell gives standard deviations.
+    point = nodes.vector("SCALE", nodes.node("ShaderNodeTexCoord").outputs["Object"], shell.outputs["Fac"])
+    turned = nodes.node(
+        "ShaderNodeVectorTransform",
+        {0: geometry.outputs["Incoming"]},
+        vector_type="VECTOR",
+        convert_from="WORLD",
+        convert_to="OBJECT",
+    ).outputs[0]
+    along = nodes.vector("DOT_PRODUCT", point, nodes.vector("NORMALIZE", turned), output="Value")
+    squared = nodes.math(
+        "SUBTRACT",
+        nodes.vector("DOT_PRODUCT", point, point, output="Value"),
+        nodes.math("MULTIPLY", along, along),
+    )  # distance of the ray from the centre, squared, in standard deviations
+    response = nodes.math("EXPONENT", nodes.math("MULTIPLY", squared, -0.5))
+    base = nodes.node("ShaderNodeAttribute", attribute_type="INSTANCER", attribute_name="radiance:base")
+    front = nodes.math("SUBTRACT", 1.0, geometry.outputs["Backfacing"])
+    alpha = nodes.math("MULTIPLY", nodes.math("MULTIPLY", base.outputs["Alpha"], response), front)
+
+    color = nodes.node("ShaderNodeAttribute", attribute_type="INSTANCER", attribute_name=COLOR)
+    emission = nodes.node("ShaderNodeEmission", {"Color": color.outputs["Color"]})
+    clear = nodes.node("ShaderNodeBsdfTransparent")
+    mixed = nodes.node(
+        "ShaderNodeMixShader",
+        {0: nodes.math("MINIMUM", alpha, 0.99), 1: clear.outputs[0], 2: emission.outputs[0]},
+    )
+    nodes.node("ShaderNodeOutputMaterial", {"Surface": mixed.outputs[0]})
+    return made
