@@ -15,7 +15,9 @@ ALLOWED = {
     "blender_addon": {"blender_addon", "shared_protocol"},
     "backend.geometry": {"backend.geometry", "shared_protocol"},
     "backend.weights": {"backend.weights", "shared_protocol"},
-    "backend.pipeline": {"backend", "backend.pipeline", "backend.geometry", "backend.weights", "shared_protocol"},
+    "backend.pipeline": {
+        "backend", "backend.pipeline", "backend.geometry", "backend.weights", "shared_protocol",
+    },
     "backend.stages": {
         "backend.stages", "backend.geometry", "backend.weights", "backend.pipeline.values",
         "backend.pipeline.options", "backend.pipeline.stage", "backend.pipeline.engines", "shared_protocol",
@@ -95,7 +97,9 @@ def test_heavy_packages_are_imported_inside_the_engine_that_needs_them():
     assert broken == []
 
 
-@pytest.mark.parametrize("module", ["backend.daemon.server", "backend.pipeline.recipes", "backend.pipeline.engines"])
+@pytest.mark.parametrize(
+    "module", ["backend.daemon.server", "backend.pipeline.recipes", "backend.pipeline.engines"]
+)
 def test_the_daemon_and_the_tables_load_neither_torch_nor_numba(module):
     code = f"import sys, {module}; print([m for m in ('torch', 'numba', 'scipy', 'cv2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
