@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import bpy
+from mathutils import Matrix
 
 from shared_protocol.errors import InternalError, InvalidInput
 
@@ -20,8 +21,8 @@ GLTF_OPTIONS = {
 def import_mesh(path: Path, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
     """Import `mesh.glb` into `collection` as one object called `name`.
 
-    The importer turns glTF's Y-up into Blender's Z-up, so the front looks toward -Y. Object parents
-    (the importer's empties) are dropped with the world matrix kept.
+    The importer turns glTF's Y-up into Blender's Z-up, so the front looks toward -Y. The importer's
+    empties are dropped; the object has no transform of its own.
 
     Raises InvalidInput when the file holds no mesh, InternalError when Blender cannot read it.
     """
@@ -39,6 +40,7 @@ def import_mesh(path: Path, name: str, collection: bpy.types.Collection) -> bpy.
             remedy="Generate again; if it stays so, send the file to the developers.",
         ) from error
     new = {kind: [item for item in getattr(bpy.data, kind) if item not in before[kind]] for kind in before}
+    bpy.context.view_layer.update()  # world matrices of the new objects
     meshes = [item for item in new["objects"] if item.type == "MESH"]
     if not meshes:
         raise InvalidInput(f"{path.name} holds no mesh", "a GLB with one textured mesh")
@@ -77,9 +79,11 @@ def _operator_options() -> set[str]:
 
 
 def _move_to(item: bpy.types.Object, collection: bpy.types.Collection) -> None:
+    """Out of the importer's empties into `collection`, the world matrix applied to the vertices."""
     world = item.matrix_world.copy()
     item.parent = None
-    item.matrix_world = world
+    item.matrix_world = Matrix.Identity(4)
+    item.data.transform(world)
     for owner in list(item.users_collection):
         owner.objects.unlink(item)
     collection.objects.link(item)

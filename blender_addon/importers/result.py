@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
-from mathutils import Vector
+import numpy as np
 
 from .cameras import import_cameras
 from .mesh import import_mesh
@@ -111,14 +111,17 @@ def show(collection: bpy.types.Collection, what: str) -> None:
 
 
 def _lowest(mesh: bpy.types.Object) -> float:
-    """Height of the mesh's lowest point in the world, from its box."""
-    return min((mesh.matrix_world @ Vector(corner)).z for corner in mesh.bound_box)
+    """Height of the lowest vertex, metres; a fresh mesh has no transform of its own."""
+    points = np.empty(3 * len(mesh.data.vertices), np.float32)
+    mesh.data.vertices.foreach_get("co", points)
+    return float(points[2::3].min()) if points.size else 0.0
 
 
 def _select(item: bpy.types.Object | None) -> None:
     layer = bpy.context.view_layer
+    layer.update()  # takes in the new objects; a layer that changes while it is walked yields None
     if item is None or item.name not in layer.objects:
         return
-    for other in layer.objects:
+    for other in list(layer.objects):
         other.select_set(other is item)
     layer.objects.active = item

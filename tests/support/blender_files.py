@@ -25,7 +25,10 @@ def png(rgb: np.ndarray) -> bytes:
 
 
 def glb(positions: np.ndarray, faces: np.ndarray, uvs: np.ndarray, texture: bytes) -> bytes:
-    """A GLB with one textured mesh under one empty. positions (V, 3) in glTF axes, +Y up; faces (F, 3)."""
+    """A GLB with one textured mesh under an empty, whose transforms cancel out.
+
+    positions (V, 3) in glTF axes, +Y up; faces (F, 3); uvs (V, 2) rows from the top; texture a PNG
+    """
     parts = [
         np.asarray(positions, "<f4").tobytes(),
         np.asarray(uvs, "<f4").tobytes(),
@@ -40,7 +43,10 @@ def glb(positions: np.ndarray, faces: np.ndarray, uvs: np.ndarray, texture: byte
         "asset": {"version": "2.0"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
-        "nodes": [{"name": "root", "children": [1]}, {"name": "geometry", "mesh": 0}],
+        "nodes": [
+            {"name": "root", "children": [1], "translation": [0, -1, 0]},
+            {"name": "geometry", "mesh": 0, "translation": [0, 1, 0]},
+        ],
         "meshes": [
             {"primitives": [{"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2, "material": 0}]}
         ],

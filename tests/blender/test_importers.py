@@ -1,0 +1,185 @@
+"""Importers, from files written byte by byte: counts, values, axes, alignment, and how it looks."""
+
+import math
+
+import numpy as np
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environment of its own")
+
+from blender_addon.importers import result  # noqa: E402
+from blender_addon.importers.cameras import import_cameras  # noqa: E402
+from blender_addon.importers.mesh import import_mesh  # noqa: E402
+from blender_addon.importers.result import Placement, Provenance, import_result  # noqa: E402
+from blender_addon.importers.splats import import_splats  # noqa: E402
+from shared_protocol.errors import InternalError, InvalidInput  # noqa: E402
+from tests.support import blender_files as files  # noqa: E402
+
+pytestmark = pytest.mark.blender
+
+
+def attribute(item, name, field, width):
+    data = item.data.attributes[name].data
+    values = np.empty(len(data) * width, np.float32)
+    data.foreach_get(field, values)
+    return values.reshape(-1, width)
+
+
+@pytest.fixture
+def wedge(blender, tmp_path):
+    data, world = files.wedge_glb()
+    (tmp_path / "mesh.glb").write_bytes(data)
+    item = import_mesh(tmp_path / "mesh.glb", "wedge", blender.context.scene.collection)
+    return item, world
+
+
+@pytest.fixture
+def job_folder(tmp_path):
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "mesh.glb").write_bytes(files.wedge_glb()[0])
+    (folder / "splats.ply").write_bytes(files.splat_ply(**files.ball_splats()))
+    (folder / "cameras.json").write_bytes(files.cameras_json([(0, -3, 0), (3, 0, 0)]))
+    return folder
+
+
+PROVENANCE = Provenance("0123abcd", "duck", 7, {"quality": "draft"})
+
+
+def test_a_mesh_arrives_welded_upright_in_blenders_axes_without_parents(wedge):
+    item, world = wedge
+    assert item.name == item.data.name == "wedge"
+    assert item.parent is None
+    assert [other.type for other in bpy.data.objects] == ["MESH"]
+    vertices = np.array([item.matrix_world @ vertex.co for vertex in item.data.vertices])
+    assert len(vertices) == 8
+    np.testing.assert_allclose(
+        np.array(sorted(vertices.round(6).tolist())), np.array(sorted(world.tolist())), atol=1e-6
+    )
+
+
+def test_a_mesh_is_smooth_and_its_base_colour_is_read_as_srgb_into_principled(wedge):
+    item, _ = wedge
+    assert all(polygon.use_smooth for polygon in item.data.polygons)
+    (slot,) = item.material_slots
+    (principled,) = (n for n in slot.material.node_tree.nodes if n.type == "BSDF_PRINCIPLED")
+    image = principled.inputs["Base Color"].links[0].from_node.image
+    assert (image.colorspace_settings.name, image.packed_file is not None) == ("sRGB", True)
+
+
+def test_the_front_of_a_mesh_looks_toward_the_input_camera(wedge, render):
+    front, back = render(name="front"), render(azimuth=180, name="back")
+    middle = slice(40, 56)
+    assert front[middle, middle, 0].mean() > 2 * front[middle, middle, 2].mean()
+    assert back[middle, middle, 2].mean() > 2 * back[middle, middle, 0].mean()
+
+
+def test_a_glb_without_mesh_and_a_broken_one_are_named_in_words(blender, tmp_path):
+    (tmp_path / "broken.glb").write_bytes(b"glTF\2\0\0\0 not really")
+    with pytest.raises(InternalError, match=r"could not read broken\.glb"):
+        import_mesh(tmp_path / "broken.glb", "x", blender.context.scene.collection)
+
+
+def test_splat_values_are_kept_bit_for_bit_in_the_native_layout(blender):
+    raw = files.ball_splats(count=500, terms=16)
+    item = import_splats(files.splat_ply(**raw), "ball", blender.context.scene.collection)
+    harmonics = raw["harmonics"].astype(np.float32)
+    np.testing.assert_array_equal(
+        attribute(item, "position", "vector", 3), raw["positions"].astype(np.float32)
+    )
+    np.testing.assert_array_equal(attribute(item, "radiance:base", "color", 4)[:, :3], harmonics[:, 0])
+    for index in range(15):
+        np.testing.assert_array_equal(
+            attribute(item, f"radiance:sh_{index}", "vector", 3), harmonics[:, index + 1]
+        )
+
+
+def test_splat_scale_rotation_and_opacity_are_the_activated_ones(blender):
+    raw = files.ball_splats(count=500)
+    item = import_splats(files.splat_ply(**raw), "ball", blender.context.scene.collection)
+    assert len(item.data.vertices) == 500
+    np.testing.assert_allclose(attribute(item, "scale", "vector", 3), np.exp(raw["log_scales"]), rtol=1e-5)
+    np.testing.assert_allclose(attribute(item, "rotation", "value", 4), raw["rotations"], atol=1e-6)
+    np.testing.assert_allclose(
+        attribute(item, "radiance:base", "color", 4)[:, 3], 1 / (1 + np.exp(-raw["logits"])), rtol=1e-6
+    )
+
+
+def test_a_file_that_holds_no_gaussians_is_refused_in_words(blender):
+    with pytest.raises(InvalidInput, match="PLY"):
+        import_splats(b"ply\nformat ascii 1.0\nend_header\n", "x", blender.context.scene.collection)
+
+
+def test_splats_render_in_cycles_with_the_colours_they_were_fitted_in(blender, render):
+    item = import_splats(files.splat_ply(**files.ball_splats()), "ball", blender.context.scene.collection)
+    result.prepare_scene(blender.context.scene)
+    picture = render(name="splats", samples=16)
+    inside = picture[36:60, 36:60]
+    assert inside[..., 3].mean() > 0.97
+    np.testing.assert_allclose(inside[..., :3].mean(axis=(0, 1)), (0.8, 0.2, 0.2), atol=0.03)
+    # A disc: radius 0.35 m at 3 m through a lens of 25 degrees.
+    radius = math.tan(math.asin(0.35 / 3)) / math.tan(math.radians(12.5))
+    assert (picture[..., 3] > 0.5).mean() == pytest.approx(math.pi / 4 * radius**2, rel=0.08)
+    # The object's own transform moves and turns its Gaussians: half a turn shows the blue half.
+    item.rotation_euler.z = math.pi
+    turned = render(name="turned")
+    np.testing.assert_allclose(turned[36:60, 36:60, :3].mean(axis=(0, 1)), (0.2, 0.2, 0.8), atol=0.03)
+
+
+def test_first_degree_harmonics_follow_the_camera(blender, render):
+    raw = files.ball_splats(terms=4)
+    raw["harmonics"][:] = 0
+    # Red grows with -x of the direction from camera to splat (INRIA's third coefficient), seen from +X.
+    raw["harmonics"][:, 3, 0] = 0.4 / 0.4886025119029199
+    import_splats(files.splat_ply(**raw), "ball", blender.context.scene.collection)
+    result.prepare_scene(blender.context.scene)
+    side, front = render(azimuth=90, name="side"), render(name="front")
+    np.testing.assert_allclose(side[40:56, 40:56, :3].mean(axis=(0, 1)), (0.9, 0.5, 0.5), atol=0.02)
+    np.testing.assert_allclose(front[40:56, 40:56, :3].mean(axis=(0, 1)), (0.5, 0.5, 0.5), atol=0.02)
+
+
+def test_cameras_become_one_camera_that_jumps_from_view_to_view(blender):
+    positions = [(0, -3, 0), (3, 0, 0), (0, 3, 0)]
+    item = import_cameras(
+        files.cameras_json(positions, size=64, focal=150), "orbit", blender.context.scene.collection
+    )
+    assert item.data.angle == pytest.approx(2 * math.atan(32 / 150))
+    for frame, position in enumerate(positions, start=1):
+        blender.context.scene.frame_set(frame)
+        np.testing.assert_allclose(item.matrix_world.translation, position, atol=1e-6)
+        looks = -np.array(item.matrix_world)[:3, 2]
+        np.testing.assert_allclose(looks, -np.array(position) / 3, atol=1e-6)
+
+
+def test_a_result_is_one_collection_whose_parts_stand_on_the_floor_together(blender, job_folder):
+    collection = import_result(
+        job_folder, PROVENANCE, Placement(cameras=True, show=result.SHOW_BOTH), blender.context.scene
+    )
+    assert collection.name == "duck"
+    blender.context.view_layer.update()
+    parts = {item.type if item.type == "CAMERA" else item.name: item for item in collection.objects}
+    assert set(parts) == {"duck", "duck Gaussians", "CAMERA"}
+    lift = 0.4  # the wedge is 0.8 m tall and centred
+    for item in (parts["duck"], parts["duck Gaussians"]):
+        np.testing.assert_allclose(item.matrix_world.translation, (0, 0, lift), atol=1e-6)
+    blender.context.scene.frame_set(1)
+    np.testing.assert_allclose(parts["CAMERA"].matrix_world.translation, (0, -3, lift), atol=1e-6)
+    assert blender.context.view_layer.objects.active is parts["duck"]
+    assert (parts["duck"]["orrery_job"], parts["duck"]["orrery_seed"]) == ("0123abcd", 7)
+
+
+def test_the_mesh_or_the_gaussians_or_both_are_shown(blender, job_folder):
+    collection = import_result(job_folder, PROVENANCE, Placement(), blender.context.scene)
+    mesh, splats = collection.objects["duck"], collection.objects["duck Gaussians"]
+    assert (mesh.hide_render, splats.hide_render) == (False, True)
+    result.show(collection, result.SHOW_GAUSSIANS)
+    assert (mesh.hide_render, splats.hide_render) == (True, False)
+    result.show(collection, result.SHOW_BOTH)
+    assert (mesh.hide_render, splats.hide_render) == (False, False)
+
+
+def test_a_broken_result_leaves_nothing_in_the_scene(blender, job_folder):
+    (job_folder / "splats.ply").write_bytes(b"ply\n")
+    with pytest.raises(InvalidInput):
+        import_result(job_folder, PROVENANCE, Placement(), blender.context.scene)
+    assert (len(bpy.data.objects), len(bpy.data.collections)) == (0, 0)
