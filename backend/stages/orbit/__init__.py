@@ -1,0 +1,1 @@
+"""Orbit: one cut-out in, N views on a ring out."""

@@ -1,0 +1,1 @@
+"""Refine: the orbit at its final size."""
