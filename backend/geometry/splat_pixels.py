@@ -1,0 +1,186 @@
+"""Blending of Gaussians in the pixels of one band, front to back, and its gradient.
+
+A pixel's state stands in one float32 buffer of planes of 128 (tile 8 wide x 16 high, rows of 8), so that
+the loop over the rows a Gaussian touches is one flat run that LLVM turns into vector code: no branch in
+it, no second base pointer. A pixel that has reached its last Gaussian ("dead") has negative transmittance.
+
+Image formation as in GSplat 1.5: pixel centres at +0.5, alpha = min(0.999, o exp(-s)), left out below
+1/255, and a pixel ends before the Gaussian that would bring its transmittance to 1e-4 or less.
+
+The backward pass walks front to back as well: with S, the upstream gradient times the final colour,
+known, what lies behind a Gaussian is S minus the running sum; nothing is stored for each pair.
+"""
+
+import numpy as np
+
+from backend.geometry.jit import kernel
+from backend.geometry.splat_projection import SCREEN_GRADIENT
+from backend.geometry.splat_tiles import TILE_HEIGHT, TILE_WIDTH
+
+_u = np.uint64
+_LANES = TILE_WIDTH * TILE_HEIGHT
+# Planes of the state buffer, as unsigned offsets: a signed index would cost a wrap-around test each.
+_T, _R, _G, _B, _X, _Y = (_u(_LANES * i) for i in range(6))
+_VR, _VG, _VB, _VA, _LEFT = (_u(_LANES * i) for i in (1, 2, 3, 6, 7))
+_FORWARD_SIZE, _BACKWARD_SIZE = 6 * _LANES, 8 * _LANES
+_SHIFT, _ROW = _u(3), _u(TILE_WIDTH)
+
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_ALPHA_MIN, _ALPHA_MAX = np.float32(1 / 255), np.float32(0.999)
+_T_MIN = np.float32(1e-4)
+_S_MAX = np.float32(6)
+"""exp(-6) < 1/255: beyond, alpha never counts, and the polynomial below is not asked."""
+# exp(-s) = p(s / 16)^16 on 0..6; p minimises the relative error (2.2e-6 after the power).
+_P1, _P2, _P3, _P4 = (np.float32(c) for c in (-0.99998913, 0.49972659, -0.1644891, 0.03466301))
+_SIXTEENTH = np.float32(1 / 16)
+_CHECK = 31
+"""Every 32 hits of a tile, look whether any pixel is still alive."""
+
+
+@kernel
+def blend_band(first_column, width, height, tile_rows, starts, hits, local, background, out):
+    """Render one band: out (4, H, W) float32 gets R, G, B over `background` (3,), and alpha."""
+    state = np.empty(_FORWARD_SIZE, dtype=np.float32)
+    for tile in range(len(starts) - 1):
+        x0 = (first_column + tile // tile_rows) * TILE_WIDTH
+        y0 = (tile % tile_rows) * TILE_HEIGHT
+        for i in range(_LANES):
+            state[i] = _ONE
+            state[_LANES + i] = state[2 * _LANES + i] = state[3 * _LANES + i] = _ZERO
+            state[4 * _LANES + i] = np.float32(x0 + (i & 7)) + _HALF
+            state[5 * _LANES + i] = np.float32(y0 + (i >> 3)) + _HALF
+        for h in range(starts[tile], starts[tile + 1]):
+            hit = hits[h]
+            n = hit >> 8
+            x, y, a, b, c, o = (
+                local[n, 0],
+                local[n, 1],
+                _HALF * local[n, 2],
+                local[n, 3],
+                _HALF * local[n, 4],
+                local[n, 5],
+            )
+            red, green, blue = local[n, 6], local[n, 7], local[n, 8]
+            for i in range(_u((hit >> 4) & 15) << _SHIFT, (_u(hit & 15) << _SHIFT) + _ROW):
+                dx, dy = state[i + _X] - x, state[i + _Y] - y
+                s = a * dx * dx + b * dx * dy + c * dy * dy
+                held = min(s, _S_MAX) * _SIXTEENTH
+                e = _ONE + held * (_P1 + held * (_P2 + held * (_P3 + held * _P4)))
+                e = e * e
+                e = e * e
+                e = e * e
+                alpha = min(o * e * e, _ALPHA_MAX)
+                t = state[i]
+                alpha = alpha if (alpha >= _ALPHA_MIN) & (s >= _ZERO) & (t > _ZERO) else _ZERO
+                after = t - t * alpha
+                ends = (after <= _T_MIN) & (t > _ZERO)
+                weight = _ZERO if ends else t * alpha
+                state[i] = -t if ends else after
+                state[i + _R] += weight * red
+                state[i + _G] += weight * green
+                state[i + _B] += weight * blue
+            if (h & _CHECK) == _CHECK:
+                alive = _ZERO
+                for i in range(_LANES):
+                    alive = max(alive, state[i])
+                if alive == _ZERO:
+                    break
+        for i in range(min(TILE_HEIGHT, height - y0)):
+            for j in range(min(TILE_WIDTH, width - x0)):
+                lane = i * TILE_WIDTH + j
+                t = abs(state[lane])
+                for channel in range(3):
+                    out[channel, y0 + i, x0 + j] = (
+                        state[(1 + channel) * _LANES + lane] + t * background[channel]
+                    )
+                out[3, y0 + i, x0 + j] = _ONE - t
+
+
+@kernel
+def blend_band_back(first_column, width, height, tile_rows, starts, hits, local, image, upstream, grad_local):
+    """Gradient of one band: adds to grad_local (n, SCREEN_GRADIENT), which the caller has zeroed.
+
+    image (4, H, W): what `blend_band` wrote; upstream (4, H, W): dL/dR, dL/dG, dL/dB, dL/dalpha.
+    """
+    state = np.empty(_BACKWARD_SIZE, dtype=np.float32)
+    for tile in range(len(starts) - 1):
+        if starts[tile] == starts[tile + 1]:
+            continue
+        x0 = (first_column + tile // tile_rows) * TILE_WIDTH
+        y0 = (tile % tile_rows) * TILE_HEIGHT
+        for i in range(TILE_HEIGHT):
+            for j in range(TILE_WIDTH):
+                lane = i * TILE_WIDTH + j
+                state[4 * _LANES + lane] = np.float32(x0 + j) + _HALF
+                state[5 * _LANES + lane] = np.float32(y0 + i) + _HALF
+                inside = y0 + i < height and x0 + j < width
+                state[lane] = _ONE if inside else -_ONE
+                left = _ZERO
+                for channel in range(4):
+                    v = upstream[channel, y0 + i, x0 + j] if inside else _ZERO
+                    state[(channel + 1 if channel < 3 else 6) * _LANES + lane] = v
+                    left += v * (image[channel, y0 + i, x0 + j] if inside else _ZERO)
+                state[7 * _LANES + lane] = left
+        for h in range(starts[tile], starts[tile + 1]):
+            hit = hits[h]
+            n = hit >> 8
+            x, y, o = local[n, 0], local[n, 1], local[n, 5]
+            a, b, c = _HALF * local[n, 2], local[n, 3], _HALF * local[n, 4]
+            red, green, blue = local[n, 6], local[n, 7], local[n, 8]
+            g_0 = g_x = g_y = g_xx = g_xy = g_yy = g_red = g_green = g_blue = _ZERO
+            for i in range(_u((hit >> 4) & 15) << _SHIFT, (_u(hit & 15) << _SHIFT) + _ROW):
+                dx, dy = state[i + _X] - x, state[i + _Y] - y
+                s = a * dx * dx + b * dx * dy + c * dy * dy
+                held = min(s, _S_MAX) * _SIXTEENTH
+                e = _ONE + held * (_P1 + held * (_P2 + held * (_P3 + held * _P4)))
+                e = e * e
+                e = e * e
+                e = e * e
+                e = o * e * e
+                alpha = min(e, _ALPHA_MAX)
+                t = state[i]
+                alpha = alpha if (alpha >= _ALPHA_MIN) & (s >= _ZERO) & (t > _ZERO) else _ZERO
+                after = t - t * alpha
+                ends = (after <= _T_MIN) & (t > _ZERO)
+                alpha = _ZERO if ends else alpha
+                weight = t * alpha
+                state[i] = -t if ends else after
+                vr, vg, vb = state[i + _VR], state[i + _VG], state[i + _VB]
+                seen = vr * red + vg * green + vb * blue + state[i + _VA]
+                left = state[i + _LEFT] - weight * seen
+                state[i + _LEFT] = left
+                # dL/ds = -alpha dL/dalpha, and 0 where alpha is clamped.
+                g = left * alpha / (_ONE - alpha) - weight * seen
+                g = g if e <= _ALPHA_MAX else _ZERO
+                g_0 += g
+                g_x += g * dx
+                g_y += g * dy
+                g_xx += g * dx * dx
+                g_xy += g * dx * dy
+                g_yy += g * dy * dy
+                g_red += weight * vr
+                g_green += weight * vg
+                g_blue += weight * vb
+            grad_local[n, 0] -= local[n, 2] * g_x + b * g_y
+            grad_local[n, 1] -= b * g_x + local[n, 4] * g_y
+            grad_local[n, 2] += _HALF * g_xx
+            grad_local[n, 3] += g_xy
+            grad_local[n, 4] += _HALF * g_yy
+            grad_local[n, 5] -= g_0 / o
+            grad_local[n, 6] += g_red
+            grad_local[n, 7] += g_green
+            grad_local[n, 8] += g_blue
+            if (h & _CHECK) == _CHECK:
+                alive = _ZERO
+                for i in range(_LANES):
+                    alive = max(alive, state[i])
+                if alive <= _ZERO:
+                    break
+
+
+@kernel
+def scatter_gradient(ids, grad_local, grad_screen):
+    """Add one band's gradients (n, 9) to the rows `ids` of grad_screen (G, 9)."""
+    for n in range(len(ids)):
+        for j in range(SCREEN_GRADIENT):
+            grad_screen[ids[n], j] += grad_local[n, j]

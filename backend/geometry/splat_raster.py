@@ -1,0 +1,222 @@
+"""Gaussian splatting on the CPU: pictures of Gaussians, and gradients by hand.
+
+The image formation is GSplat's (1.5, "classic" mode): see `splat_projection.py` and `splat_pixels.py`.
+Work is cut into bands of tile columns, each rendered by one thread; bands never share a number that
+they write, and what they add up is added in the order of the bands. So results do not depend on the
+number of cores, bit for bit.
+
+    rendering = render_gaussians(gaussians..., camera)     forward
+    gradients = rendering.backward(upstream)               all gradients
+    color, alpha = rasterize(...)                          for those who only look
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend.geometry.cameras import Cameras
+from backend.geometry.parallel import for_bands, map_parallel
+from backend.geometry.splat_pixels import blend_band, blend_band_back, scatter_gradient
+from backend.geometry.splat_projection import (
+    SCREEN,
+    SCREEN_GRADIENT,
+    pack_camera,
+    project_back_range,
+    project_range,
+)
+from backend.geometry.splat_tiles import BAND, TILE_HEIGHT, TILE_WIDTH, bin_band
+
+_NOT_DRAWN = np.float32(1e30)
+_LARGEST_SIDE = 1 << 14
+_CHUNK = 4096
+"""Gaussians a task of the projection: fixed, to keep the number of tasks small for small scenes."""
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """What is drawn, activated; the arrays of `Splats`, C-contiguous float32.
+
+    positions (G, 3), scales (G, 3), rotations (G, 4) wxyz of any length, opacities (G,),
+    harmonics (G, K, 3) with K = 1, 4, 9 or 16. Also the shape of their gradients.
+    """
+
+    positions: np.ndarray
+    scales: np.ndarray
+    rotations: np.ndarray
+    opacities: np.ndarray
+    harmonics: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("positions", "scales", "rotations", "opacities", "harmonics"):
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.float32))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True)
+class _Band:
+    """One band's lists, kept for the backward pass (see `bin_band`)."""
+
+    first_column: int
+    ids: np.ndarray
+    local: np.ndarray
+    starts: np.ndarray
+    hits: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """One picture and what its gradient needs.
+
+    image   (4, H, W) float32: R, G, B over the background, alpha; planes, as the loss reads them
+    depth   (G,) float32 metres along the camera axis, 1e30 where a Gaussian is not drawn
+    """
+
+    gaussians: Gaussians
+    camera: np.ndarray
+    image: np.ndarray
+    screen: np.ndarray
+    depth: np.ndarray
+    bands: list[_Band]
+
+    def backward(self, upstream: np.ndarray) -> Gaussians:
+        """upstream (4, H, W) float32, dL/d image -> dL/d of every array of the Gaussians, same shapes."""
+        height, width = self.image.shape[1:]
+        tile_rows = -(-height // TILE_HEIGHT)
+        upstream = np.ascontiguousarray(upstream, dtype=np.float32)
+
+        def one(band: _Band) -> np.ndarray:
+            gradient = np.zeros((len(band.ids), SCREEN_GRADIENT), dtype=np.float32)
+            blend_band_back(
+                band.first_column, width, height, tile_rows, band.starts, band.hits, band.local,
+                self.image, upstream, gradient,
+            )  # fmt: skip
+            return gradient
+
+        gradients = map_parallel(one, self.bands)
+        given = self.gaussians
+        screen_gradient = np.zeros((len(given), SCREEN_GRADIENT), dtype=np.float32)
+        for band, gradient in zip(self.bands, gradients, strict=True):
+            scatter_gradient(band.ids, gradient, screen_gradient)
+        result = Gaussians(*(np.empty_like(array) for array in vars(given).values()))
+
+        def back(start: int, stop: int) -> None:
+            basis, slopes = np.empty(16, dtype=np.float32), np.empty((16, 3), dtype=np.float32)
+            project_back_range(
+                start, stop, self.camera, given.positions, given.scales, given.rotations, given.harmonics,
+                basis, slopes, self.screen, self.depth, screen_gradient,
+                result.positions, result.scales, result.rotations, result.opacities, result.harmonics,
+            )  # fmt: skip
+
+        for_bands(back, len(given), -(-len(given) // _CHUNK))
+        return result
+
+
+def render_gaussians(
+    gaussians: Gaussians,
+    world_from_camera: np.ndarray,
+    intrinsics: np.ndarray,
+    width: int,
+    height: int,
+    background: np.ndarray,
+) -> Rendering:
+    """Draw Gaussians for one camera: pose (4, 4) OpenCV axes, intrinsics (3, 3) pixels, background (3,).
+
+    A Gaussian with a NaN, behind the camera (depth <= 0.01 m), fainter than 1/255 or outside the picture
+    is not drawn and gets gradient 0.
+    """
+    if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE):
+        raise ValueError(f"picture of {width}x{height} pixels, at most {_LARGEST_SIDE} a side")
+    count = len(gaussians)
+    camera = pack_camera(world_from_camera, intrinsics, width, height)
+    screen = np.empty((count, SCREEN), dtype=np.float32)
+    depth = np.empty(count, dtype=np.float32)
+    columns = np.empty((count, 2), dtype=np.int32)
+
+    def project(start: int, stop: int) -> None:
+        project_range(
+            start, stop, camera, gaussians.positions, gaussians.scales, gaussians.rotations,
+            gaussians.opacities, gaussians.harmonics, np.empty(16, dtype=np.float32), screen, depth, columns,
+        )  # fmt: skip
+
+    for_bands(project, count, -(-count // _CHUNK))
+    order = _depth_order(depth)
+    columns = columns[order]
+    tile_rows, tile_columns = -(-height // TILE_HEIGHT), -(-width // TILE_WIDTH)
+    background = np.ascontiguousarray(background, dtype=np.float32)
+    image = np.empty((4, height, width), dtype=np.float32)
+
+    def draw(first: int) -> _Band:
+        last = min(first + BAND, tile_columns) - 1
+        ids, local, starts, hits = bin_band(first, last, tile_rows, order, columns, screen)
+        blend_band(first, width, height, tile_rows, starts, hits, local, background, image)
+        return _Band(first, ids, local, starts, hits)
+
+    bands = map_parallel(draw, range(0, tile_columns, BAND))
+    return Rendering(gaussians, camera, image, screen, depth, bands)
+
+
+def _depth_order(depth: np.ndarray) -> np.ndarray:
+    """Indices (V,) int32 of the drawn Gaussians, near to far, ties by index.
+
+    Positive floats sort as their bits do: one sort of (bits, index) pairs in 64-bit words.
+    """
+    drawn = np.flatnonzero(depth < _NOT_DRAWN)
+    keys = (depth[drawn].view(np.uint32).astype(np.uint64) << np.uint64(32)) | drawn.astype(np.uint64)
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
+
+
+def rasterize(
+    positions: np.ndarray,
+    scales: np.ndarray,
+    rotations: np.ndarray,
+    opacities: np.ndarray,
+    harmonics: np.ndarray,
+    world_from_camera: np.ndarray,
+    intrinsics: np.ndarray,
+    width: int,
+    height: int,
+    background: np.ndarray = (1.0, 1.0, 1.0),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw activated Gaussians: colour (H, W, 3) float32 over `background`, alpha (H, W) float32.
+
+    Shapes as in `Gaussians`. Colour is sRGB-encoded as fitted, not clipped at 1.
+    """
+    gaussians = Gaussians(positions, scales, rotations, opacities, harmonics)
+    image = render_gaussians(
+        gaussians, world_from_camera, intrinsics, width, height, np.asarray(background)
+    ).image
+    return np.ascontiguousarray(image[:3].transpose(1, 2, 0)), image[3]
+
+
+def render_depth(
+    gaussians: Gaussians, world_from_camera: np.ndarray, intrinsics: np.ndarray, width: int, height: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Expected depth (H, W) float32 metres along the axis (inf where alpha is 0), and alpha (H, W)."""
+    view = np.linalg.inv(world_from_camera)
+    depth = gaussians.positions @ view[2, :3] + view[2, 3]
+    # Depth as a colour: 0.5 + Y_0 c = depth.
+    harmonics = np.repeat((depth[:, None, None] - 0.5) / 0.28209479177387814, 3, axis=2)
+    drawn = Gaussians(
+        gaussians.positions, gaussians.scales, gaussians.rotations, gaussians.opacities, harmonics
+    )
+    image = render_gaussians(drawn, world_from_camera, intrinsics, width, height, np.zeros(3)).image
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(image[3] > 0, image[0] / image[3], np.float32(np.inf)), image[3]
+
+
+def render_splats(splats, cameras: Cameras, background: np.ndarray = (1.0, 1.0, 1.0)) -> np.ndarray:
+    """Pictures of Gaussians for every camera: (N, H, W, 3) float32 sRGB-encoded, clipped to 0..1.
+
+    splats has the arrays of `Splats` as attributes.
+    """
+    pictures = np.empty((len(cameras), cameras.height, cameras.width, 3), dtype=np.float32)
+    for i in range(len(cameras)):
+        color, _ = rasterize(
+            splats.positions, splats.scales, splats.rotations, splats.opacities, splats.harmonics,
+            cameras.world_from_camera[i], cameras.intrinsics[i], cameras.width, cameras.height, background,
+        )  # fmt: skip
+        np.clip(color, 0, 1, out=pictures[i])
+    return pictures
