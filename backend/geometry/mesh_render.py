@@ -1,0 +1,156 @@
+"""Pictures of textured and of plain meshes, supersampled, on top of the z-buffer of `mesh_raster`.
+
+Both kinds share one kernel: a clay picture is a textured one whose UVs are the camera-space normals
+and whose texture is a picture of a lit ball (a "matcap").
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from backend.geometry.cameras import Cameras
+from backend.geometry.jit import kernel
+from backend.geometry.mesh_raster import rasterize_mesh
+from backend.geometry.parallel import for_bands
+
+
+@kernel
+def _resolve_rows(face, barycentric, uvs, texture, supersample, row_start, row_stop, out):
+    """Rows of `out` (H, W, 4) straight alpha from fragments (H s, W s) and a texture (T, T, 3).
+
+    The mean over a pixel's s x s samples is taken on premultiplied colour.
+    """
+    height, width = texture.shape[0], texture.shape[1]
+    for row in range(row_start, row_stop):
+        for column in range(out.shape[1]):
+            red, green, blue, covered = 0.0, 0.0, 0.0, 0
+            for i in range(supersample):
+                for j in range(supersample):
+                    y, x = row * supersample + i, column * supersample + j
+                    f = face[y, x]
+                    if f < 0:
+                        continue
+                    covered += 1
+                    u, v = 0.0, 0.0
+                    for k in range(3):
+                        u += barycentric[y, x, k] * uvs[f, k, 0]
+                        v += barycentric[y, x, k] * uvs[f, k, 1]
+                    s = min(max(u * width - 0.5, 0.0), width - 1.0)
+                    t = min(max((1.0 - v) * height - 0.5, 0.0), height - 1.0)
+                    s0, t0 = min(int(s), width - 2), min(int(t), height - 2)
+                    fs, ft = s - s0, t - t0
+                    for k in range(4):
+                        ds, dt = k & 1, k >> 1
+                        weight = (fs if ds else 1.0 - fs) * (ft if dt else 1.0 - ft)
+                        red += weight * texture[t0 + dt, s0 + ds, 0]
+                        green += weight * texture[t0 + dt, s0 + ds, 1]
+                        blue += weight * texture[t0 + dt, s0 + ds, 2]
+            if covered:
+                out[row, column, 0] = red / covered
+                out[row, column, 1] = green / covered
+                out[row, column, 2] = blue / covered
+                out[row, column, 3] = covered / (supersample * supersample)
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) float32 unit normals, mean of the faces around each vertex weighted by their area.
+
+    A vertex without a face of non-zero area gets +Z.
+    """
+    corners = np.asarray(vertices, dtype=np.float64)[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    sums = np.stack(
+        [
+            np.bincount(faces.ravel(), weights=np.repeat(normals[:, axis], 3), minlength=len(vertices))
+            for axis in range(3)
+        ],
+        axis=1,
+    )
+    length = np.linalg.norm(sums, axis=1, keepdims=True)
+    tiny = length[:, 0] < 1e-20
+    sums[tiny], length[tiny] = (0.0, 0.0, 1.0), 1.0
+    return (sums / length).astype(np.float32)
+
+
+def over(rgba: np.ndarray, background: tuple[float, float, float]) -> np.ndarray:
+    """Straight-alpha pictures (..., 4) over a plain colour: (..., 3), sRGB-encoded blending as in PNGs."""
+    alpha = rgba[..., 3:]
+    return rgba[..., :3] * alpha + np.asarray(background, dtype=rgba.dtype) * (1 - alpha)
+
+
+def render_mesh(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    uvs: np.ndarray,
+    texture: np.ndarray,
+    cameras: Cameras,
+    *,
+    supersample: int = 2,
+    background: tuple[float, float, float] | None = None,
+    on_view: Callable[[int], None] = lambda view: None,
+) -> np.ndarray:
+    """Render a textured mesh, unlit, into every camera.
+
+    vertices (V, 3) metres, world; faces (F, 3); uvs (F, 3, 2) and texture (T, T, 3) as in
+    `values.TexturedMesh` (v up, row 0 is v = 1), bilinear, clamped at the edges; `on_view(i)` is called
+    before view i. Returns (N, H, W, 4) float32, straight alpha (0 outside), or opaque over `background`.
+    """
+    uvs = np.ascontiguousarray(uvs, dtype=np.float32)
+    texture = np.ascontiguousarray(texture, dtype=np.float32)
+    out = np.zeros((len(cameras), cameras.height, cameras.width, 4), dtype=np.float32)
+    fine = cameras.resized(cameras.width * supersample, cameras.height * supersample)
+    for view in range(len(cameras)):
+        on_view(view)
+        fragments = rasterize_mesh(
+            vertices, faces, fine.world_from_camera[view], fine.intrinsics[view], fine.width, fine.height
+        )
+        for_bands(
+            lambda start, stop, fragments=fragments, picture=out[view]: _resolve_rows(
+                fragments.face, fragments.barycentric, uvs, texture, supersample, start, stop, picture
+            ),
+            cameras.height,
+        )
+    if background is not None:
+        out[..., :3] = over(out, background)
+        out[..., 3] = 1
+    return out
+
+
+def clay_ball(size: int = 128) -> np.ndarray:
+    """(size, size, 3) float32: a lit clay ball seen by a camera; key light upper left, sky above."""
+    axis = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = np.meshgrid(axis, -axis)
+    scale = np.maximum(np.hypot(x, y), 1.0)
+    x, y = x / scale, y / scale
+    normal = np.stack([x, y, np.sqrt(np.maximum(1 - x * x - y * y, 0))], axis=-1)
+    key = np.array([-0.45, 0.55, 0.70])
+    key /= np.linalg.norm(key)
+    lambert = np.maximum(normal @ key, 0)
+    light = 0.20 + 0.14 * (0.5 + 0.5 * normal[..., 1]) + 0.62 * lambert
+    return np.clip(light[..., None] * np.array([0.93, 0.91, 0.88]), 0, 1).astype(np.float32)
+
+
+def render_clay(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    cameras: Cameras,
+    *,
+    supersample: int = 2,
+    background: tuple[float, float, float] | None = None,
+    on_view: Callable[[int], None] = lambda view: None,
+) -> np.ndarray:
+    """Render the bare shape as clay lit from the camera's upper left; otherwise as `render_mesh`."""
+    ball = clay_ball()
+    normals = vertex_normals(vertices, faces).astype(np.float64)
+    pictures = []
+    for view in range(len(cameras)):
+        on_view(view)
+        camera = cameras.take([view])
+        local = normals @ camera.world_from_camera[0, :3, :3]
+        uvs = 0.5 + 0.495 * np.stack([local[:, 0], -local[:, 1]], axis=-1)
+        pictures.append(
+            render_mesh(
+                vertices, faces, uvs[faces], ball, camera, supersample=supersample, background=background
+            )
+        )
+    return np.concatenate(pictures)

@@ -1,0 +1,1 @@
+"""Export: the files a user gets."""

@@ -1,0 +1,1 @@
+"""Texture: UV atlas and its colours."""

@@ -1,0 +1,66 @@
+"""The embedded texture engine: xatlas charts, projection with visibility, filling."""
+
+import numpy as np
+
+from backend.geometry.mesh_render import over, render_mesh
+from backend.pipeline.options import TextureOptions
+from backend.pipeline.stage import StageContext
+from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views, quantize
+from backend.stages.texture.atlas import Unwrap, lay_out_texels
+from backend.stages.texture.fill import bleed, fill_unseen
+from backend.stages.texture.projection import Gathered, gather
+from backend.stages.texture.sources import prepare_source
+
+FRONT_BOOST = 20.0
+"""How much more the front (input) view weighs than the others: the user's pixels are the exact ones."""
+
+
+class ProjectTexture:
+    """Bakes by blending the views that see each texel."""
+
+    version = "1"
+
+    def bake(
+        self, mesh: Mesh, views: Views, splats: Splats, options: TextureOptions, context: StageContext
+    ) -> TexturedMesh:
+        """See run.py; `splats` are not used."""
+        total = len(views) + 3
+        extent = float(np.ptp(mesh.vertices, axis=0).max())
+        context.step(0, total, "Unwrapping the mesh")
+        with Unwrap(mesh, options.size) as unwrap:
+            uvs, charts = unwrap.result(context)
+        texels = lay_out_texels(mesh, uvs, options.size)
+        gathered = Gathered.empty(len(texels))
+        for view in range(len(views)):
+            context.step(view + 1, total, f"Projecting view {view + 1} of {len(views)}")
+            source = prepare_source(mesh, views, view, extent)
+            context.check()
+            scale = float(views.confidence[view]) * (FRONT_BOOST if view == 0 else 1.0)
+            gather(gathered, texels, source, views.cameras, view, scale, extent)
+        context.step(len(views) + 1, total, "Filling what no view sees")
+        seen = gathered.seen()
+        colors = fill_unseen(mesh, texels, gathered.colors(), seen, context.check)
+        context.step(len(views) + 2, total, "Finishing the texture")
+        texture = quantize(bleed(texels, colors)).astype(np.float32) / 255
+        textured = TexturedMesh(mesh, uvs, texture)
+        context.note(
+            charts=charts, coverage_seen=round(float((seen > 0).mean()), 4), **front_facts(textured, views)
+        )
+        context.step(total, total, "Texture ready")
+        return textured
+
+
+def front_facts(textured: TexturedMesh, views: Views) -> dict[str, float]:
+    """How well the textured mesh repeats view 0: PSNR over white (dB), IoU of the silhouettes."""
+    mesh = textured.mesh
+    rendered = render_mesh(
+        mesh.vertices, mesh.faces, textured.uvs, textured.texture, views.cameras.take([0]), supersample=2
+    )[0]
+    white = (1.0, 1.0, 1.0)
+    error = float(np.mean((over(rendered, white) - over(views.rgba[0], white)) ** 2))
+    ours, theirs = rendered[..., 3] >= 0.5, views.rgba[0, ..., 3] >= 0.5
+    union = np.count_nonzero(ours | theirs)
+    return {
+        "front_psnr": round(float(-10 * np.log10(max(error, 1e-10))), 2),
+        "silhouette_iou": round(float(np.count_nonzero(ours & theirs)) / max(int(union), 1), 4),
+    }

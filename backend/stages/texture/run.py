@@ -1,0 +1,15 @@
+"""Texture: a mesh and posed views in, the same mesh with UVs and one base-colour atlas out."""
+
+from backend.pipeline.options import TextureOptions
+from backend.pipeline.stage import StageContext
+from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views
+
+
+def run(
+    *, views: Views, splats: Splats, mesh: Mesh, options: TextureOptions, context: StageContext
+) -> TexturedMesh:
+    """Bake an atlas of `options.size` pixels from the views; the geometry is left as it is.
+
+    Raises StageFailed where the mesh cannot be laid out, Cancelled within a fraction of a second.
+    """
+    return context.engine.bake(mesh, views, splats, options, context)
