@@ -48,7 +48,9 @@ def test_gltf_is_y_up_and_the_front_becomes_plus_z():
 def test_srgb_encoding_meets_its_known_values_and_round_trips():
     np.testing.assert_allclose(conventions.linear_from_srgb([0, 0.5, 1]), [0, 0.21404, 1], atol=1e-5)
     ramp = np.linspace(0, 1, 257)
-    np.testing.assert_allclose(conventions.srgb_from_linear(conventions.linear_from_srgb(ramp)), ramp, atol=1e-6)
+    np.testing.assert_allclose(
+        conventions.srgb_from_linear(conventions.linear_from_srgb(ramp)), ramp, atol=1e-6
+    )
 
 
 def test_resizing_keeps_the_rays():

@@ -12,7 +12,9 @@ from shared_protocol.errors import AccessDenied, DiskFull
 def test_publish_writes_every_file_and_leaves_nothing_else(tmp_path):
     with OutputFolder(tmp_path / "a" / "out") as folder:
         folder.publish({"mesh.glb": b"m", "orbit/000.png": b"p"})
-    found = sorted(p.relative_to(tmp_path / "a" / "out").as_posix() for p in (tmp_path / "a").rglob("*") if p.is_file())
+    found = sorted(
+        p.relative_to(tmp_path / "a" / "out").as_posix() for p in (tmp_path / "a").rglob("*") if p.is_file()
+    )
     assert found == ["mesh.glb", "orbit/000.png"]
 
 
