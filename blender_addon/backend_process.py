@@ -1,0 +1,125 @@
+"""Find a Python that has the backend, and start it; no bpy, called on the client's thread."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shared_protocol.errors import NotReachable
+
+REMEDY = (
+    "Install the backend (pip install orrery, in any Python 3.11 or later) and name that Python in "
+    "Edit > Preferences > Add-ons > Orrery."
+)
+CHECK_SECONDS = 20.0
+LOG_TAIL = 600
+"""Characters of the backend's last output that go into an error."""
+
+
+@dataclass
+class BackendProcess:
+    """A backend that this Blender started; it ends by itself when Blender does."""
+
+    process: subprocess.Popen
+    log: Path
+    command: list[str] = field(default_factory=list)
+
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self.process.poll() is None
+
+    def failure(self) -> NotReachable:
+        """Why it ended, with the last lines it wrote."""
+        tail = self.log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:].strip()
+        last = tail.splitlines()[-1] if tail else "it wrote nothing"
+        return NotReachable(
+            f"the backend ended with code {self.process.poll()}: {last}",
+            remedy=f"The log is {self.log}.",
+            log=str(self.log),
+        )
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """Ask it to end; after `seconds` end it."""
+        if not self.running():
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_backend(preference: str, log_folder: Path) -> BackendProcess:
+    """Start `python -m backend serve` as a child that ends with this process.
+
+    Raises NotReachable, naming every Python tried, when none has the backend.
+    """
+    command = [*find_python(preference), "-m", "backend", "serve", "--exit-with-parent", str(os.getpid())]
+    log_folder.mkdir(parents=True, exist_ok=True)
+    log = log_folder / "backend.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            **_hidden_window(),
+        )
+    return BackendProcess(process, log, command)
+
+
+def find_python(preference: str) -> list[str]:
+    """The command of the first Python that has the backend: the preference, ORRERY_PYTHON, then PATH.
+
+    A preference that does not work is an error, not passed over: the user chose it.
+    """
+    tried = []
+    chosen = preference.strip()
+    candidates = [chosen] if chosen else [os.environ.get("ORRERY_PYTHON", ""), "python3", "python"]
+    for candidate in candidates:
+        command = _split(candidate)
+        if not command:
+            continue
+        reason = _why_not(command)
+        if not reason:
+            return command
+        tried.append(f"{candidate} ({reason})")
+    raise NotReachable(
+        f"no Python with the backend was found; tried {', '.join(tried) or 'none'}", remedy=REMEDY
+    )
+
+
+def _split(text: str) -> list[str]:
+    """A path (which may hold spaces) or a command line -> its words, the program found on PATH."""
+    if not text:
+        return []
+    words = [text] if Path(text).expanduser().is_file() else shlex.split(text, posix=os.name != "nt")
+    program = shutil.which(str(Path(words[0]).expanduser()))
+    return [program or words[0], *words[1:]]
+
+
+def _why_not(command: list[str]) -> str:
+    """Empty when this Python has the backend."""
+    check = "import importlib.util as u, sys; sys.exit(0 if u.find_spec('backend.daemon') else 3)"
+    try:
+        outcome = subprocess.run(
+            [*command, "-c", check],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=CHECK_SECONDS,
+            check=False,
+            **_hidden_window(),
+        )
+    except subprocess.TimeoutExpired:
+        return "does not answer"
+    except OSError as error:
+        return (error.strerror or "cannot be started").lower()
+    return "" if outcome.returncode == 0 else "has no backend installed"
+
+
+def _hidden_window() -> dict[str, int]:
+    """On Windows a child of a windowed program would open a console."""
+    return {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}

@@ -1,0 +1,25 @@
+"""How a result is put into the scene."""
+
+import bpy
+
+from ..properties import settings
+from .words import CATEGORY
+
+
+class ORRERY_PT_options(bpy.types.Panel):
+    """Import options."""
+
+    bl_label = "Import Options"
+    bl_idname = "ORRERY_PT_options"
+    bl_parent_id = "ORRERY_PT_generate"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        chosen = settings(context)
+        layout = self.layout
+        layout.prop(chosen, "floor")
+        layout.prop(chosen, "cameras")
+        layout.row().prop(chosen, "show", expand=True)

@@ -1,0 +1,35 @@
+"""Text in a narrow sidebar: Blender's labels do not wrap, so lines are broken here."""
+
+import textwrap
+
+import bpy
+
+from shared_protocol.errors import OrreryError
+
+CATEGORY = "Orrery"
+_PIXELS_A_CHARACTER = 6.5
+
+
+def paragraph(layout: bpy.types.UILayout, text: str, icon: str = "NONE") -> None:
+    """Draw `text` over as many lines as the region's width asks for."""
+    region = bpy.context.region
+    scale = bpy.context.preferences.system.ui_scale
+    width = region.width if region is not None else 220
+    characters = max(24, int(width / scale / _PIXELS_A_CHARACTER) - 6)
+    column = layout.column(align=True)
+    column.scale_y = 0.8
+    for index, line in enumerate(textwrap.wrap(text, characters)):
+        column.label(text=line, icon="BLANK1" if index and icon != "NONE" else icon)
+
+
+def error_box(layout: bpy.types.UILayout, error: OrreryError) -> None:
+    """What was found, what to do, and a button that hides it."""
+    box = layout.box()
+    row = box.row()
+    row.label(text="Something went wrong", icon="ERROR")
+    row.operator("orrery.dismiss", text="", icon="X", emboss=False)
+    expected = f"; expected {error.expected}" if error.expected else ""
+    sentence = f"{error.found}{expected}".rstrip(".") + "."
+    paragraph(box, sentence[:1].upper() + sentence[1:])
+    if error.remedy:
+        paragraph(box, error.remedy, icon="INFO")

@@ -1,0 +1,109 @@
+"""The input picture: a file or an image datablock -> a function that gives the bytes of a picture file.
+
+What needs bpy is done at once, on the main thread; reading and encoding are left to the client's thread.
+"""
+
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from shared_protocol.conventions import srgb_from_linear
+from shared_protocol.errors import AccessDenied, InvalidInput
+
+MAX_BYTES = 32 << 20
+"""The daemon's limit for one picture."""
+
+
+def from_file(path_text: str) -> tuple[str, Callable[[], bytes]]:
+    """(name, reader) of a picture file; `//` paths are relative to the .blend file.
+
+    Raises InvalidInput when there is no such file.
+    """
+    if not path_text.strip():
+        raise InvalidInput("no picture is chosen", remedy="Choose a file or an image.")
+    path = Path(bpy.path.abspath(path_text)).expanduser()
+    if not path.is_file():
+        raise InvalidInput(
+            f"there is no file {path}", "a picture (PNG, JPEG, WebP ...)", "Choose another file."
+        )
+    return path.stem, lambda: _read(path)
+
+
+def from_image(image: bpy.types.Image | None) -> tuple[str, Callable[[], bytes]]:
+    """(name, reader) of an image datablock: its file's bytes while unchanged, else its pixels as PNG.
+
+    Raises InvalidInput when the image has no pixels.
+    """
+    if image is None:
+        raise InvalidInput("no image is chosen", remedy="Choose an image, or a file.")
+    name = Path(image.name).stem or image.name
+    if image.source == "FILE" and not image.is_dirty:
+        if image.packed_file is not None:
+            data = bytes(image.packed_file.data)
+            return name, lambda: data
+        path = Path(bpy.path.abspath(image.filepath, library=image.library))
+        if path.is_file():
+            return name, lambda: _read(path)
+    if image.type == "RENDER_RESULT":
+        return name, _render_result(image)
+    width, height = image.size
+    if not width or not height:
+        raise InvalidInput(f"the image '{image.name}' has no pixels", remedy="Choose another image.")
+    channels = image.channels
+    pixels = np.empty(width * height * channels, np.float32)
+    image.pixels.foreach_get(pixels)
+    linear = image.is_float
+    return name, lambda: _png(pixels.reshape(height, width, channels)[::-1], linear)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InvalidInput(
+                f"{path.name} has {path.stat().st_size >> 20} MB", f"at most {MAX_BYTES >> 20} MB",
+                "Save it smaller.",
+            )  # fmt: skip
+        return path.read_bytes()
+    except OSError as error:
+        raise AccessDenied(
+            f"{path} cannot be read ({error.strerror})", remedy="Choose a file you may read."
+        ) from error
+
+
+def _render_result(image: bpy.types.Image) -> Callable[[], bytes]:
+    """The last render; its pixels can only be had by saving it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "render.png"
+        try:
+            image.save_render(str(path))
+            data = path.read_bytes()
+        except (RuntimeError, OSError) as error:
+            raise InvalidInput("there is no render yet", remedy="Render a picture first (F12).") from error
+    return lambda: data
+
+
+def _png(pixels: np.ndarray, linear: bool) -> bytes:
+    """(H, W, C) float, rows from the top -> PNG; scene-linear pixels are sRGB-encoded first."""
+    if pixels.shape[2] in (1, 2):  # grey, grey with alpha
+        pixels = np.concatenate([np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]], axis=2)
+    color = srgb_from_linear(pixels[..., :3]) if linear else pixels[..., :3]
+    pixels = np.concatenate([color, pixels[..., 3:]], axis=2)
+    height, width, channels = pixels.shape
+    rows = np.zeros((height, 1 + width * channels), np.uint8)  # each row begins with its filter, none
+    rows[:, 1:] = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8).reshape(height, -1)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, {3: 2, 4: 6}[channels], 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 1))
+        + chunk(b"IEND", b"")
+    )
