@@ -1,0 +1,1 @@
+"""Surface: one closed mesh from posed views."""

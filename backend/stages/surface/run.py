@@ -1,0 +1,28 @@
+"""Surface stage: views (and the splats fitted to them) -> a watertight mesh."""
+
+from backend.geometry.mesh_check import is_watertight_manifold, volume
+from backend.pipeline.options import SurfaceOptions
+from backend.pipeline.stage import StageContext
+from backend.pipeline.values import Mesh, Splats, Views
+from shared_protocol.errors import StageFailed
+
+
+def run(*, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext) -> Mesh:
+    """Engine verb: `reconstruct(views, splats, options, context) -> Mesh`.
+
+    The mesh is checked here for every engine: closed, manifold, outward normals.
+    """
+    if options.grid < 16 or options.faces < 100:
+        raise StageFailed(
+            f"surface options grid={options.grid}, faces={options.faces} are too coarse for any shape",
+            "grid of at least 16 and at least 100 faces",
+        )
+    mesh = context.engine.reconstruct(views, splats, options, context)
+    if not is_watertight_manifold(mesh.faces) or volume(mesh.vertices, mesh.faces) <= 0:
+        raise StageFailed(
+            f"the {context.engine_name} engine made a mesh that is not a closed solid",
+            "a watertight mesh with outward normals",
+            "Try another surface engine or another grid size.",
+        )
+    context.note(faces=len(mesh.faces), vertices=len(mesh.vertices), watertight=True)
+    return mesh

@@ -1,0 +1,28 @@
+"""Compiles the stage's kernels, so that the first job does not wait in the middle of a stage."""
+
+import numpy as np
+
+from backend.geometry.cameras import ring
+from backend.pipeline.options import SurfaceOptions
+from backend.pipeline.stage import StageContext
+from backend.pipeline.values import Splats, Views
+
+
+def warm_up() -> None:
+    """Run the whole stage once on eight tiny views of a ball with a chequered coat."""
+    from backend.stages.surface.hull import HullSurface
+
+    cameras = ring(8, radius=2.0, elevation_degrees=10, fov_degrees=40, size=64)
+    y, x = np.mgrid[0:64, 0:64].astype(np.float32) + 0.5 - 32
+    rgba = np.zeros((8, 64, 64, 4), dtype=np.float32)
+    rgba[..., :3] = ((x // 4 + y // 4) % 2)[None, ..., None]
+    rgba[..., 3] = np.clip(20.5 - np.hypot(x, y), 0, 1)
+    one, none = np.zeros((1, 3), np.float32), np.ones(1, np.float32)
+    splats = Splats(one, one, np.zeros((1, 4), np.float32), none, np.zeros((1, 1, 3), np.float32))
+    engine = HullSurface()
+    engine.reconstruct(
+        Views(rgba, cameras),
+        splats,
+        SurfaceOptions(grid=32, faces=400),
+        StageContext("surface", engine, "hull"),
+    )
