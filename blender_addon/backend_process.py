@@ -10,7 +10,7 @@ from pathlib import Path
 from shared_protocol.errors import NotReachable
 
 REMEDY = (
-    "Install the backend (pip install orrery, in any Python 3.11 or later) and name that Python in "
+    "Install the backend as its README says, and name the Python it is installed in under "
     "Edit > Preferences > Add-ons > Orrery."
 )
 CHECK_SECONDS = 20.0

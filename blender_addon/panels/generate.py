@@ -4,7 +4,7 @@ import bpy
 
 from .. import session
 from ..jobs import Job, JobList, Link, State
-from ..properties import FROM_FILE, settings
+from ..properties import FROM_FILE, STAGE_LABELS, settings
 from .words import CATEGORY, error_box, paragraph
 
 _LINK_ICONS = {
@@ -67,7 +67,7 @@ def _draw_link(layout: bpy.types.UILayout, jobs: JobList) -> None:
 def _draw_progress(layout: bpy.types.UILayout, job: Job) -> None:
     box = layout.box()
     if job.state is State.RUNNING and job.stage:
-        title = f"{job.stage.capitalize()} ({job.index + 1} of {job.stages})"
+        title = f"{STAGE_LABELS.get(job.stage, job.stage)} ({job.index + 1} of {job.stages})"
     else:
         title = job.state.value.capitalize()
     box.progress(factor=job.fraction, type="BAR", text=title)

@@ -1,0 +1,159 @@
+"""The add-on in Blender: registering, buttons that say why they are grey, pictures from Blender."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environment of its own")
+
+import blender_addon  # noqa: E402
+from blender_addon import backend_process, picture, session  # noqa: E402
+from blender_addon.jobs import Job, JobList, State, Update  # noqa: E402
+from shared_protocol.errors import AccessDenied, InvalidInput, NotReachable  # noqa: E402
+from tests.support import blender_files as files  # noqa: E402
+
+pytestmark = pytest.mark.blender
+
+OPERATORS = ("generate", "cancel", "connect", "import_result", "show_result")
+
+
+@pytest.fixture
+def addon(blender):
+    blender_addon.register()
+    yield session.current()
+    blender_addon.unregister()
+
+
+def test_it_registers_and_unregisters_again_and_again(blender):
+    for _ in range(3):
+        blender_addon.register()
+        assert all(hasattr(bpy.types, f"ORRERY_OT_{name}") for name in OPERATORS)
+        assert hasattr(bpy.types.Scene, "orrery")
+        blender_addon.unregister()
+        assert not any(hasattr(bpy.types, f"ORRERY_OT_{name}") for name in OPERATORS)
+        assert not hasattr(bpy.types.Scene, "orrery")
+        assert session.current() is None
+
+
+def test_generate_is_grey_without_a_picture_and_while_a_job_runs(addon):
+    chosen = bpy.context.scene.orrery
+    assert not bpy.ops.orrery.generate.poll()
+    chosen.path = "/somewhere/picture.png"
+    assert bpy.ops.orrery.generate.poll()
+    addon.jobs.add(Job("a", "duck", 0, state=State.RUNNING))
+    assert not bpy.ops.orrery.generate.poll()
+    with pytest.raises(RuntimeError, match="A job is running"):
+        bpy.ops.orrery.generate()
+    assert bpy.ops.orrery.cancel.poll()
+
+
+def test_cancel_is_grey_without_a_job(addon):
+    with pytest.raises(RuntimeError, match="No job is running"):
+        bpy.ops.orrery.cancel()
+
+
+def test_a_missing_picture_is_named_in_words_and_makes_no_job(addon, tmp_path):
+    bpy.context.scene.orrery.path = str(tmp_path / "nothing.png")
+    with pytest.raises(RuntimeError, match=r"there is no file .*nothing\.png"):
+        bpy.ops.orrery.generate()
+    assert not addon.jobs.jobs
+
+
+def test_engines_are_chosen_by_stage_and_auto_is_not_sent(addon):
+    bpy.ops.orrery.choose_engine(stage="splats", engine="cpu")
+    assert bpy.context.scene.orrery.engines() == {"splats": "cpu"}
+    bpy.ops.orrery.choose_engine(stage="splats", engine="auto")
+    assert bpy.context.scene.orrery.engines() == {}
+
+
+def test_every_engine_menu_and_panel_is_registered(addon):
+    for stage in ("matting", "orbit", "refine", "splats", "surface", "texture", "export"):
+        assert hasattr(bpy.types, f"ORRERY_MT_engine_{stage}")
+    for name in ("generate", "engines", "options", "results"):
+        assert getattr(bpy.types, f"ORRERY_PT_{name}").bl_category == "Orrery"
+
+
+def test_a_file_image_gives_the_bytes_of_its_file(blender, tmp_path):
+    data = files.png(np.full((4, 6, 3), 99, np.uint8))
+    (tmp_path / "duck.png").write_bytes(data)
+    image = bpy.data.images.load(str(tmp_path / "duck.png"))
+    name, read = picture.from_image(image)
+    assert (name, read()) == ("duck", data)
+    image.pack()
+    (tmp_path / "duck.png").unlink()
+    assert picture.from_image(image)[1]() == data
+
+
+@pytest.mark.parametrize("float_buffer", [False, True])
+def test_a_painted_image_is_sent_as_it_looks(blender, tmp_path, float_buffer):
+    image = bpy.data.images.new("painted", 3, 2, alpha=True, float_buffer=float_buffer)
+    pixels = np.zeros((2, 3, 4), np.float32)
+    pixels[0] = (0.5, 0.25, 0.0, 1.0)  # Blender's first row is the lowest
+    image.pixels.foreach_set(pixels.ravel())
+    _, read = picture.from_image(image)
+    (tmp_path / "back.png").write_bytes(read())
+    back = bpy.data.images.load(str(tmp_path / "back.png"))
+    values = np.array(back.pixels[:]).reshape(2, 3, 4)
+    # A float image is scene-linear: 0.5 is 188 of 255 in sRGB, and 0.25 is 137.
+    expected = (188 / 255, 137 / 255, 0, 1) if float_buffer else (128 / 255, 64 / 255, 0, 1)
+    np.testing.assert_allclose(values[0], np.tile(expected, (3, 1)), atol=1e-6)
+    assert values[1].max() == 0
+
+
+def test_an_image_without_pixels_and_a_huge_file_are_refused_in_words(blender, tmp_path, monkeypatch):
+    image = bpy.data.images.new("gone", 4, 4)
+    image.source, image.filepath = "FILE", str(tmp_path / "gone.png")
+    with pytest.raises(InvalidInput, match="has no pixels"):
+        picture.from_image(image)
+    monkeypatch.setattr(picture, "MAX_BYTES", 10)
+    (tmp_path / "big.png").write_bytes(bytes(100))
+    with pytest.raises(InvalidInput, match="at most"):
+        picture.from_file(str(tmp_path / "big.png"))[1]()
+
+
+def test_a_picture_that_vanishes_before_it_is_read_is_named(blender, tmp_path):
+    path = tmp_path / "duck.png"
+    path.write_bytes(b"x")
+    _, read = picture.from_file(str(path))
+    path.unlink()
+    with pytest.raises(AccessDenied, match=r"duck\.png cannot be read"):
+        read()
+
+
+def test_a_python_without_the_backend_is_named_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(NotReachable, match="has no backend installed") as caught:
+        backend_process.find_python(sys.executable)
+    assert "Preferences" in caught.value.remedy
+    with pytest.raises(NotReachable, match=r"cannot be started|no such file"):
+        backend_process.find_python(str(tmp_path / "python"))
+
+
+def test_the_python_is_the_preference_then_the_environment_then_the_path(monkeypatch):
+    root = os.path.dirname(os.path.dirname(os.path.abspath(blender_addon.__file__)))
+    monkeypatch.setenv("PYTHONPATH", root)
+    monkeypatch.setenv("ORRERY_PYTHON", sys.executable)
+    assert backend_process.find_python("") == [sys.executable]
+    monkeypatch.delenv("ORRERY_PYTHON")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(NotReachable, match="tried python3"):
+        backend_process.find_python("")
+
+
+def test_late_news_does_not_wake_a_finished_job():
+    jobs = JobList()
+    jobs.add(Job("a", "duck", 0, state=State.CANCELLING))
+    jobs.apply(Update("job", {"state": State.RUNNING, "text": "step 3"}, "a"))
+    assert jobs.jobs["a"].state is State.CANCELLING
+    jobs.apply(Update("job", {"state": State.CANCELLED}, "a"))
+    jobs.apply(Update("job", {"state": State.RUNNING}, "a"))
+    assert jobs.jobs["a"].state is State.CANCELLED
+    assert jobs.active is None
+
+
+def test_progress_counts_finished_stages_and_steps_within_one():
+    job = Job("a", "duck", 0, state=State.RUNNING, index=3, stages=7, done=1, total=2)
+    assert job.fraction == pytest.approx(3.5 / 7)
