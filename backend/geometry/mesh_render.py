@@ -126,8 +126,8 @@ def clay_ball(size: int = 128) -> np.ndarray:
     key = np.array([-0.45, 0.55, 0.70])
     key /= np.linalg.norm(key)
     lambert = np.maximum(normal @ key, 0)
-    light = 0.20 + 0.14 * (0.5 + 0.5 * normal[..., 1]) + 0.62 * lambert
-    return np.clip(light[..., None] * np.array([0.93, 0.91, 0.88]), 0, 1).astype(np.float32)
+    light = 0.26 + 0.16 * (0.5 + 0.5 * normal[..., 1]) + 0.58 * lambert**1.3
+    return np.clip(light[..., None] * np.array([0.84, 0.77, 0.70]), 0, 1).astype(np.float32)
 
 
 def render_clay(

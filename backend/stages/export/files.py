@@ -4,6 +4,8 @@ from backend.pipeline.options import ExportOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Exports, Picture, Splats, TexturedMesh, Views
 from backend.stages.export.cameras import transforms_json
+from backend.stages.export.contact_sheet import SHEET_STEPS, contact_sheet
+from backend.stages.export.film import encode_film, turntable_frames
 from backend.stages.export.glb import write_glb
 from backend.stages.export.images import encode_png
 from shared_protocol.splat_ply import write_splat_ply
@@ -25,18 +27,32 @@ class FilesExport:
     ) -> Exports:
         """All files by relative path. Works on whole arrays; each step takes well under half a second."""
         names = [f"orbit/{view:03d}.png" for view in range(len(views))]
-        total = len(names) + 2
+        total = len(names) + 2 + (SHEET_STEPS + options.film_frames if options.turntable else 0)
+        done = 0
+
+        def step(text: str) -> None:
+            nonlocal done
+            context.step(min(done, total), total, text)
+            done += 1
+
         files: dict[str, bytes] = {}
         for view, name in enumerate(names):
-            context.step(view, total, f"Writing view {view + 1} of {len(names)}")
+            step(f"Writing view {view + 1} of {len(names)}")
             files[name] = encode_png(views.rgba[view])
         files["cutout.png"] = files[names[0]]
         files["cameras.json"] = transforms_json(views.cameras, names)
-        context.step(len(names), total, "Writing the mesh")
+        step("Writing the mesh")
         files["mesh.glb"] = write_glb(textured)
-        context.step(len(names) + 1, total, "Writing the Gaussians")
+        step("Writing the Gaussians")
         files["splats.ply"] = write_splat_ply(
             splats.positions, splats.scales, splats.rotations, splats.opacities, splats.harmonics
         )
+        if options.turntable:
+            files["turntable.png"] = encode_png(contact_sheet(picture, views, splats, textured, step))
+            count = options.film_frames
+            frames = turntable_frames(
+                views, splats, textured, count, lambda frame: step(f"Filming, frame {frame + 1} of {count}")
+            )
+            files["turntable.mp4"] = encode_film(frames)
         context.step(total, total, "Files written")
         return Exports(files)
