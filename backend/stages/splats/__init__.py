@@ -1,0 +1,1 @@
+"""Gaussians from posed views."""
