@@ -84,10 +84,10 @@ def _generate(args: argparse.Namespace) -> None:
 
 
 def _reconstruct(args: argparse.Namespace) -> None:
+    from backend.inputs.cut import cut_out
     from backend.inputs.views import read_views
     from backend.local_run import run_into_folder
     from backend.pipeline.values import Picture
-    from backend.stages.matting.run import cut_out
 
     options = _options(args)
     views, facts = read_views(args.views, cut_out, orbit=args.orbit_cameras, elevation=args.elevation)
