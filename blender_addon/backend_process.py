@@ -52,8 +52,10 @@ class BackendProcess:
             self.process.wait()
 
 
-def start_backend(preference: str, log_folder: Path) -> BackendProcess:
+def start_backend(preference: str, log_folder: Path, state: Path | None = None) -> BackendProcess:
     """Start `python -m backend serve` as a child that ends with this process.
+
+    state  folder for its connection file and jobs, where it is not the usual one
 
     Raises NotReachable, naming every Python tried, when none has the backend.
     """
@@ -66,6 +68,7 @@ def start_backend(preference: str, log_folder: Path) -> BackendProcess:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "ORRERY_STATE": str(state)} if state else None,
             **_hidden_window(),
         )
     return BackendProcess(process, log, command)

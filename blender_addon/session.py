@@ -13,7 +13,8 @@ import bpy
 
 from shared_protocol.errors import InternalError
 
-from .client import Client, Place
+from .client import Client
+from .connection import Place
 from .jobs import Job, JobList, Link, State
 from .preferences import PACKAGE, preferences
 
@@ -76,6 +77,7 @@ class Session:
             auto_start=chosen.auto_start,
             connection_file=bpy.path.abspath(chosen.connection_file),
             folder=user_folder(),
+            online=bool(bpy.app.online_access),
         )
 
 

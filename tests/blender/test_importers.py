@@ -116,14 +116,14 @@ def test_splats_render_in_cycles_with_the_colours_they_were_fitted_in(blender, r
     picture = render(name="splats", samples=16)
     inside = picture[36:60, 36:60]
     assert inside[..., 3].mean() > 0.97
-    np.testing.assert_allclose(inside[..., :3].mean(axis=(0, 1)), (0.8, 0.2, 0.2), atol=0.03)
+    np.testing.assert_allclose(inside[..., :3].mean(axis=(0, 1)), (0.8, 0.2, 0.2), atol=0.04)
     # A disc: radius 0.35 m at 3 m through a lens of 25 degrees.
     radius = math.tan(math.asin(0.35 / 3)) / math.tan(math.radians(12.5))
     assert (picture[..., 3] > 0.5).mean() == pytest.approx(math.pi / 4 * radius**2, rel=0.08)
     # The object's own transform moves and turns its Gaussians: half a turn shows the blue half.
     item.rotation_euler.z = math.pi
     turned = render(name="turned")
-    np.testing.assert_allclose(turned[36:60, 36:60, :3].mean(axis=(0, 1)), (0.2, 0.2, 0.8), atol=0.03)
+    np.testing.assert_allclose(turned[36:60, 36:60, :3].mean(axis=(0, 1)), (0.2, 0.2, 0.8), atol=0.04)
 
 
 def test_first_degree_harmonics_follow_the_camera(blender, render):

@@ -1,0 +1,292 @@
+"""One connection to the daemon: finding or starting it, hello, heartbeat, reconnecting; no bpy.
+
+Lives on the client's thread. Replies, events and chunks are handed to the handler of the request that
+they answer.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import zmq
+
+from shared_protocol import frames, messages
+from shared_protocol.endpoint import Endpoint, process_alive, read_endpoint
+from shared_protocol.errors import NotReachable, OrreryError, Unauthorized
+from shared_protocol.messages import Message
+
+from .backend_process import BackendProcess, start_backend
+from .jobs import Link
+
+HELLO_SECONDS = 5.0
+START_SECONDS = 60.0
+"""A first start compiles the backend's Python files."""
+PING_SECONDS, SILENCE_SECONDS = 2.0, 6.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Back-off between attempts to reach a backend that was lost."""
+
+Handler = Callable[[Message, bytes | None], None]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the backend is, and where results go.
+
+    python           preference for starting one, may be empty
+    connection_file  empty for the usual place
+    online           whether Blender may reach beyond this machine
+    folder           for results and logs
+    """
+
+    python: str
+    auto_start: bool
+    connection_file: str
+    folder: Path
+    online: bool = False
+
+
+class Connection:
+    """A DEALER socket, its requests and its health."""
+
+    def __init__(self, on_link: Callable[[dict[str, Any]], None]) -> None:
+        self.limits = messages.Limits()
+        self._on_link = on_link
+        self._context: zmq.Context | None = None
+        self._socket: zmq.Socket | None = None
+        self._link = Link.OFF
+        self._place: Place | None = None
+        self._endpoint: Endpoint | None = None
+        self._backend: BackendProcess | None = None
+        self._handlers: dict[int, Handler] = {}
+        self._numbers = itertools.count(1)
+        self._deadline = self._heard = self._pinged = 0.0
+        self._pause = FIRST_PAUSE
+        self._boot = ""
+        self._again = False  # whether this is a connection that was there before
+
+    @property
+    def ready(self) -> bool:
+        """Whether the daemon has answered our hello."""
+        return self._link is Link.READY
+
+    def open(self, place: Place) -> None:
+        """Begin to connect unless that is done or under way; `step` carries it on.
+
+        Raises NotReachable when no backend runs and none can be started.
+        """
+        self._place = place
+        if self._link in (Link.READY, Link.CONNECTING, Link.STARTING):
+            return
+        self._pause, self._again = FIRST_PAUSE, False
+        self._reach()
+
+    def send(self, message: Message, handler: Handler, buffer: bytes | memoryview | None = None) -> int:
+        """Send a request; `handler` gets what answers it until `forget`. Returns its number."""
+        number = next(self._numbers)
+        self._handlers[number] = handler
+        self.tell(message, number, buffer)
+        return number
+
+    def tell(self, message: Message, number: int | None = None, buffer: Any = None) -> None:
+        """Send a message whose answer nobody waits for here, under this number or a new one."""
+        number = next(self._numbers) if number is None else number
+        self._socket.send_multipart(frames.encode(message, number, buffer))
+
+    def forget(self, number: int) -> None:
+        """Stop listening to the answers of a request."""
+        self._handlers.pop(number, None)
+
+    def step(self, seconds: float, wanted: bool) -> None:
+        """Wait up to `seconds` for messages, hand them on, keep the connection healthy.
+
+        wanted  whether a job depends on it: only then is a lost connection made anew
+        """
+        if self._link is Link.STARTING:
+            self._await_backend()
+        elif self._link is Link.LOST and time.monotonic() >= self._deadline:
+            if wanted:
+                self._reach_again()
+            else:
+                self._set(Link.OFF)
+        if self._socket is None:
+            time.sleep(seconds)
+            return
+        end = time.monotonic() + seconds
+        while self._socket is not None and self._socket.poll(max(0.0, end - time.monotonic()) * 1000):
+            self._receive()
+            if time.monotonic() >= end:  # a stream of chunks must not keep a cancel waiting
+                break
+        self._check_health()
+
+    def drop(self) -> None:
+        """Give the connection up; a job brings it back."""
+        self._close_socket()
+        self._set(Link.OFF)
+
+    def close(self) -> None:
+        """End everything, the backend that was started here too."""
+        self._close_socket()
+        if self._context is not None:
+            self._context.term()
+            self._context = None
+        if self._backend is not None:
+            self._backend.stop()
+            self._backend = None
+
+    # ---- reaching the daemon
+
+    def _folder(self) -> Path | None:
+        chosen = self._place.connection_file
+        if not chosen:
+            return None
+        path = Path(chosen).expanduser()
+        return path.parent if path.suffix == ".json" else path
+
+    def _reach(self) -> None:
+        if self._backend is not None:
+            self._backend.running()  # takes notice of its end: a dead child still has a process id
+        try:
+            self._connect(read_endpoint(self._folder()))
+        except NotReachable:
+            if not self._place.auto_start:
+                self._set(Link.OFF)
+                raise
+            self._set(Link.STARTING)
+            self._backend = start_backend(self._place.python, self._place.folder, self._folder())
+            self._deadline = time.monotonic() + START_SECONDS
+
+    def _reach_again(self) -> None:
+        """After a loss: the daemon may have come back elsewhere, or must be started anew."""
+        self._again = True
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self._deadline = time.monotonic() + self._pause
+        try:
+            self._reach()
+        except NotReachable:
+            self._set(Link.LOST)
+
+    def _await_backend(self) -> None:
+        try:
+            self._connect(read_endpoint(self._folder()))
+        except NotReachable:
+            if not self._backend.running():
+                self._set(Link.OFF)
+                raise self._backend.failure() from None
+            if time.monotonic() > self._deadline:
+                self._set(Link.OFF)
+                raise NotReachable(
+                    "the backend was started but does not answer", remedy=f"See {self._backend.log}."
+                ) from None
+
+    def _connect(self, endpoint: Endpoint) -> None:
+        host = urlsplit(endpoint.address).hostname or ""
+        if host not in LOOPBACK and not self._place.online:
+            raise Unauthorized(
+                f"the backend is on another machine ({host}) and Blender is offline",
+                remedy="Switch on Edit > Preferences > System > Network > Allow Online Access.",
+            )
+        self._close_socket()
+        self._context = self._context or zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.sndtimeo = 2000
+        self._socket.connect(endpoint.address)
+        self._endpoint = endpoint
+        self._deadline = time.monotonic() + HELLO_SECONDS
+        self._set(Link.CONNECTING)
+        self.send(messages.Hello(endpoint.token, "blender"), self._on_hello)
+
+    def _on_hello(self, message: Message, _: bytes | None) -> None:
+        if isinstance(message, messages.ErrorReply):
+            self._close_socket()
+            raise message.failure.error()
+        if not isinstance(message, messages.HelloReply):
+            return
+        self.limits, self._boot = message.limits, message.boot
+        self._heard = self._pinged = time.monotonic()
+        self._pause, self._again = FIRST_PAUSE, False
+        host = urlsplit(self._endpoint.address).hostname
+        where = "on this machine" if host in LOOPBACK else f"at {host}"
+        self._set(
+            Link.READY,
+            server=f"{message.product.capitalize()} {message.version} {where}",
+            engines=tuple(messages.to_plain(engine) for engine in message.engines),
+            error=None,
+        )
+
+    # ---- messages and health
+
+    def _receive(self) -> None:
+        parts = self._socket.recv_multipart()
+        self._heard = time.monotonic()
+        try:
+            envelope = frames.decode(parts)
+        except OrreryError as error:
+            self._close_socket()
+            self._set(Link.OFF)
+            raise NotReachable(
+                f"what answers at {self._endpoint.address} cannot be understood: {error.found}",
+                error.expected,
+                error.remedy or "Start the backend again.",
+            ) from error
+        handler = self._handlers.get(envelope.request)
+        if handler is not None:
+            handler(envelope.message, envelope.buffer)
+
+    def _check_health(self) -> None:
+        now = time.monotonic()
+        if self._link is Link.CONNECTING and now > self._deadline:
+            if self._again:
+                self._lose()
+                return
+            self._close_socket()
+            self._set(Link.OFF)
+            raise NotReachable(
+                f"nothing answers at {self._endpoint.address}",
+                "a running backend",
+                "Stop what listens there, or start the backend again.",
+            )
+        if self._link is not Link.READY:
+            return
+        if now - self._pinged > PING_SECONDS:
+            self._pinged = now
+            number = self.send(messages.Ping(), self._on_pong)
+            for old in [key for key, value in self._handlers.items() if value == self._on_pong]:
+                if old != number:
+                    self.forget(old)
+        if now - self._heard > SILENCE_SECONDS or self._daemon_gone():
+            self._lose()
+
+    def _daemon_gone(self) -> bool:
+        if self._backend is not None and self._backend.process.pid == self._endpoint.pid:
+            return not self._backend.running()
+        local = urlsplit(self._endpoint.address).hostname in LOOPBACK
+        return local and self._endpoint.pid > 0 and not process_alive(self._endpoint.pid)
+
+    def _on_pong(self, message: Message, _: bytes | None) -> None:
+        """A daemon that was started anew on the same address knows neither us nor our requests."""
+        known = isinstance(message, messages.Pong) and message.boot == self._boot
+        if not known:
+            self._lose()
+
+    def _lose(self) -> None:
+        self._close_socket()
+        self._deadline = time.monotonic() + self._pause
+        self._set(Link.LOST)
+
+    def _close_socket(self) -> None:
+        self._handlers.clear()
+        if self._socket is not None:
+            with contextlib.suppress(zmq.ZMQError):
+                self._socket.close(0)
+            self._socket = None
+
+    def _set(self, link: Link, **changes: Any) -> None:
+        self._link = link
+        self._on_link({"link": link, **changes})
