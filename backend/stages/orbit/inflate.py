@@ -1,0 +1,119 @@
+"""The embedded shape prior: the silhouette inflated along the camera's rays, rendered on the ring.
+
+Ingredients measured beforehand: Poisson inflation (laplacian = -4, thickness its square root), a back
+filled harmonically from the contour so that no second face looks backward.
+"""
+
+import cv2
+import numpy as np
+
+from backend.pipeline.options import OrbitOptions
+from backend.pipeline.stage import StageContext
+from backend.pipeline.values import Picture, Views
+from backend.stages.orbit.contour import triangulate
+from backend.stages.orbit.poisson import mask_problem
+from backend.stages.orbit.render import Shape, render
+from backend.stages.orbit.run import ring_cameras
+from shared_protocol.errors import StageFailed
+
+GRID = 384
+"""Cells along the frame; finer ones cost more than they show at 512 pixels a view."""
+MAX_TILT = 30.0
+"""Degrees between the shape's middle plane and the picture plane. Up to this elevation the plane is
+vertical, so that the object turns about its own axis."""
+PRIOR_CONFIDENCE = 0.5
+
+
+class InflateOrbit:
+    """The embedded engine."""
+
+    version = "1"
+
+    def generate(self, cutout: Picture, options: OrbitOptions, context: StageContext) -> Views:
+        """See run.py. StageFailed when the cut-out has no solid part."""
+        cameras = ring_cameras(options)
+        context.step(0, options.views + 1, "Inflating the silhouette")
+        front = resize_rgba(cutout.rgba, options.size)
+        shape = build_shape(cutout.rgba, cameras.world_from_camera[0], cameras.intrinsics[0], options)
+        rgba = np.empty((options.views, options.size, options.size, 4), dtype=np.float32)
+        depth = np.empty(rgba.shape[:3], dtype=np.float32)
+        for index in range(options.views):
+            context.step(index + 1, options.views + 1, f"Rendering view {index + 1} of {options.views}")
+            rgba[index], depth[index] = render(
+                shape, cameras.world_from_camera[index], cameras.intrinsics[index], options.size
+            )
+        rgba[0] = front
+        depth[0][front[..., 3] == 0] = np.inf
+        confidence = np.full(options.views, PRIOR_CONFIDENCE, dtype=np.float32)
+        confidence[0] = 1
+        return Views(rgba, cameras, confidence, depth)
+
+
+def build_shape(
+    rgba: np.ndarray, world_from_camera: np.ndarray, intrinsics: np.ndarray, options: OrbitOptions
+) -> Shape:
+    """The cut-out (M, M, 4) as a closed surface whose outline seen from camera 0 is the cut-out's."""
+    grid = min(GRID, options.size)
+    alpha = resize_rgba(rgba, grid)[..., 3]
+    flat = triangulate(alpha)
+    if flat.inner == 0:
+        raise StageFailed("the cut-out has no solid part", "an object", "Look at cutout.png.")
+    problem = mask_problem(alpha)
+    height = np.sqrt(problem.inflate()).ravel()[flat.grid]
+    # The pixel size at the middle plane turns cells into metres.
+    cell = options.radius / intrinsics[0, 0] * options.size / grid
+    thickness = height * cell
+    place = flat.points / grid
+    rays = np.column_stack([place * options.size, np.ones(len(place))]) @ np.linalg.inv(intrinsics).T
+    direction = rays @ world_from_camera[:3, :3].T
+    origin = world_from_camera[:3, 3]
+    normal = middle_plane_normal(options.elevation)
+    middle = -(origin @ normal) / (direction @ normal)
+    near = middle.copy()
+    near[: flat.inner] -= thickness
+    far = middle[: flat.inner] + thickness
+    vertices = np.concatenate(
+        [origin + near[:, None] * direction, origin + far[:, None] * direction[: flat.inner]]
+    )
+    back_index = np.arange(len(flat.points)) + 0
+    back_index[: flat.inner] += len(flat.points)
+    # On the picture the faces run clockwise: seen from camera 0, outside the front.
+    faces = np.concatenate([flat.faces[:, ::-1], back_index[flat.faces]]).astype(np.int32)
+    attributes = np.zeros((len(vertices), 3), dtype=np.float32)
+    attributes[:, :2] = np.concatenate([place, place[: flat.inner]])
+    attributes[: flat.inner, 2] = 1
+    attributes[flat.inner : len(flat.points), 2] = 0.5
+    colour = np.ascontiguousarray(rgba[..., :3])
+    return Shape(vertices, faces, attributes, colour, back_colour(colour, alpha, problem))
+
+
+def middle_plane_normal(elevation_degrees: float) -> np.ndarray:
+    """(3,) unit normal of the shape's middle plane, which holds the world's X axis, facing -Y."""
+    limited = np.clip(elevation_degrees, -MAX_TILT, MAX_TILT)
+    lean = np.radians(elevation_degrees - limited)
+    return np.array([0.0, -np.cos(lean), np.sin(lean)])
+
+
+def back_colour(colour: np.ndarray, alpha: np.ndarray, problem) -> np.ndarray:
+    """(G, G, 3): colours of the contour, smoothed along it, carried harmonically through the inside."""
+    grid = alpha.shape[0]
+    small = cv2.resize(colour, (grid, grid), interpolation=cv2.INTER_AREA)
+    solid = (alpha > 0.95).astype(np.float32)
+    sigma = grid / 48
+    weight = cv2.GaussianBlur(solid, (0, 0), sigma)
+    smooth = cv2.GaussianBlur(small * solid[..., None], (0, 0), sigma) / np.maximum(weight, 1e-4)[..., None]
+    smooth = np.where(weight[..., None] > 1e-3, smooth, small)
+    fill = problem.fill(smooth.reshape(-1, 3)[problem.links[:, 1]])
+    return np.where(problem.inside[..., None], fill, smooth).astype(np.float32)
+
+
+def resize_rgba(rgba: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 4) straight alpha -> (size, size, 4); resampled premultiplied, colours kept under alpha 0."""
+    if rgba.shape[:2] == (size, size):
+        return rgba
+    how = cv2.INTER_AREA if size < rgba.shape[0] else cv2.INTER_CUBIC
+    plain = cv2.resize(rgba, (size, size), interpolation=how)
+    weighted = cv2.resize(rgba[..., :3] * rgba[..., 3:], (size, size), interpolation=how)
+    alpha = np.clip(plain[..., 3:], 0, 1)
+    colour = np.where(alpha > 1 / 255, weighted / np.maximum(alpha, 1 / 255), plain[..., :3])
+    return np.dstack([np.clip(colour, 0, 1), alpha]).astype(np.float32)
