@@ -59,8 +59,9 @@ def start_backend(preference: str, log_folder: Path, state: Path | None = None) 
 
     Raises NotReachable, naming every Python tried, when none has the backend.
     """
-    command = [*find_python(preference), "-m", "backend", "serve", "--exit-with-parent", str(os.getpid())]
     log_folder.mkdir(parents=True, exist_ok=True)
+    python = find_python(preference, log_folder)
+    command = [*python, "-m", "backend", "serve", "--exit-with-parent", str(os.getpid())]
     log = log_folder / "backend.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -68,16 +69,19 @@ def start_backend(preference: str, log_folder: Path, state: Path | None = None) 
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            cwd=log_folder,
             env={**os.environ, "ORRERY_STATE": str(state)} if state else None,
             **_hidden_window(),
         )
     return BackendProcess(process, log, command)
 
 
-def find_python(preference: str) -> list[str]:
+def find_python(preference: str, folder: Path) -> list[str]:
     """The command of the first Python that has the backend: the preference, ORRERY_PYTHON, then PATH.
 
     A preference that does not work is an error, not passed over: the user chose it.
+
+    folder  where it is run; Python also imports from its working folder, and Blender's may be anything
     """
     tried = []
     chosen = preference.strip()
@@ -86,7 +90,7 @@ def find_python(preference: str) -> list[str]:
         command = _split(candidate)
         if not command:
             continue
-        reason = _why_not(command)
+        reason = _why_not(command, folder)
         if not reason:
             return command
         tried.append(f"{candidate} ({reason})")
@@ -104,7 +108,7 @@ def _split(text: str) -> list[str]:
     return [program or words[0], *words[1:]]
 
 
-def _why_not(command: list[str]) -> str:
+def _why_not(command: list[str], folder: Path) -> str:
     """Empty when this Python has the backend."""
     check = "import importlib.util as u, sys; sys.exit(0 if u.find_spec('backend.daemon') else 3)"
     try:
@@ -112,6 +116,7 @@ def _why_not(command: list[str]) -> str:
             [*command, "-c", check],
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            cwd=folder,
             timeout=CHECK_SECONDS,
             check=False,
             **_hidden_window(),

@@ -3,33 +3,27 @@
 Every step can be repeated: after a lost connection `resume` goes on from what is already done.
 """
 
-import errno
 import hashlib
 import json
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shared_protocol import messages
-from shared_protocol.errors import (
-    AccessDenied,
-    DiskFull,
-    InternalError,
-    LimitExceeded,
-    MalformedMessage,
-    OrreryError,
-)
+from shared_protocol.errors import InternalError, LimitExceeded, MalformedMessage, OrreryError
 from shared_protocol.messages import Message
+from shared_protocol.transfer import Uploading, checksum
 
 from .connection import Connection
+from .download import FileDownload, already_here, as_our_error
 from .jobs import State
 
 WANTED = ("mesh.glb", "splats.ply", "cameras.json", "cutout.png", "report.json")
 """Files of a result that are brought into Blender's user folder."""
 
 PROGRESS_SECONDS = 0.1
+DAMAGED_RETRIES = 3
 RECIPE = "image_to_3d"
 _STATES = {messages.QUEUED: State.QUEUED, messages.RUNNING: State.RUNNING}
 
@@ -45,10 +39,11 @@ class JobRun:
         self._picture: bytes | None = None
         self._submitted = self._succeeded = self._cancel = False
         self._seq = 0
-        self._upload = 0
-        self._sent = 0
+        self._upload: Uploading | None = None
+        self._upload_number = 0
         self._files: list[messages.ResultFile] = []
-        self._download: _Download | None = None
+        self._download: FileDownload | None = None
+        self._damaged = 0
         self._told = 0.0
 
     def begin(self, connection: Connection, folder: Path, publish: Callable[[dict[str, Any]], None]) -> None:
@@ -87,6 +82,8 @@ class JobRun:
         """Nothing more can come of it."""
         if not self.over:
             self.over = True
+            if self._download is not None:
+                self._download.close()
             self._publish({"state": State.FAILED, "error": error, "text": ""})
 
     # ---- upload and submit
@@ -105,8 +102,8 @@ class JobRun:
             self.fail(error)
             return
         self._sha256 = hashlib.sha256(self._picture).hexdigest()
-        self._sent = 0
-        self._upload = self._connection.send(
+        self._upload = Uploading(len(self._picture), self._connection.limits.window_bytes)
+        self._upload_number = self._connection.send(
             messages.UploadStart(self._sha256, len(self._picture)), self._on_upload
         )
 
@@ -114,29 +111,25 @@ class JobRun:
         if self._failed(message):
             return
         if isinstance(message, messages.UploadReady):
-            self._sent = message.offset
-            if message.offset >= len(self._picture):
-                self._submit()
-            else:
-                self._send_chunks(message.offset)
+            self._upload.start(message.offset)
+            there = self._upload.done
         elif isinstance(message, messages.UploadAck):
-            if message.complete:
-                self._submit()
-            else:
-                self._send_chunks(message.offset)
-
-    def _send_chunks(self, stored: int) -> None:
-        """Keep one window of bytes on the way beyond what the daemon has stored."""
-        limits = self._connection.limits
-        while self._sent < min(len(self._picture), stored + limits.window_bytes):
-            chunk = self._picture[self._sent : self._sent + limits.chunk_bytes]
+            self._upload.acknowledge(message.offset)
+            there = message.complete
+        else:
+            return
+        if there:
+            self._connection.forget(self._upload_number)
+            self._submit()
+            return
+        while (piece := self._upload.next()) is not None:
+            offset, length = piece
+            chunk = self._picture[offset : offset + length]
             self._connection.tell(
-                messages.UploadChunk(self._upload, self._sent, zlib.crc32(chunk)), buffer=chunk
+                messages.UploadChunk(self._upload_number, offset, checksum(chunk)), buffer=chunk
             )
-            self._sent += len(chunk)
 
     def _submit(self) -> None:
-        self._connection.forget(self._upload)
         options = {f"{stage}.engine": name for stage, name in self._settings.get("engines", {}).items()}
         picture = messages.InputFile(self.name[:512], self._sha256, len(self._picture))
         message = messages.Submit(
@@ -203,61 +196,75 @@ class JobRun:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            self.fail(_os_error(error, self._folder))
+            self.fail(as_our_error(error, self._folder))
             return
         self._fetch_next()
 
     def _fetch_next(self) -> None:
         for file in self._files:
             path = self._folder / PurePosixPath(file.name).name
-            if path.exists() and path.stat().st_size == file.size and _sha256(path) == file.sha256:
-                continue
             try:
-                self._download = _Download(path, file)
-                if self._download.complete:  # received before, or empty
+                if already_here(path, file):
+                    continue
+                self._download = FileDownload(path, file, self._connection.limits.window_bytes)
+                if self._download.complete:  # received before the connection was lost, or empty
                     self._download.finish()
                     continue
+            except MalformedMessage as error:
+                self._fetch_damaged(error)
+                return
             except OSError as error:
-                self.fail(_os_error(error, path))
+                self.fail(as_our_error(error, path))
                 return
-            except OrreryError as error:
-                self.fail(error)
-                return
-            fetch = messages.Fetch(file.sha256, self._download.received, self._connection.limits.window_bytes)
-            self._download.number = self._connection.send(fetch, self._on_chunk)
+            self._fetch()
             return
         self._download = None
         self.over = True
-        changes = {"state": State.RECEIVED, "text": "", "folder": self._folder, "warnings": self._warnings()}
-        self._publish({**changes, "fraction_received": 1.0})
+        changes = {"state": State.RECEIVED, "text": "", "fraction_received": 1.0}
+        self._publish({**changes, "folder": self._folder, "warnings": self._warnings()})
+
+    def _fetch(self) -> None:
+        self._download.number = self._connection.send(self._download.fetch(), self._on_chunk)
 
     def _on_chunk(self, message: Message, buffer: bytes | None) -> None:
-        if self.over or self._failed(message) or not isinstance(message, messages.Chunk):
+        if self._failed(message) or not isinstance(message, messages.Chunk):
             return
         download = self._download
         try:
-            download.add(message, buffer)
+            credit = download.add(message, buffer)
             if download.complete:
                 self._connection.forget(download.number)
                 download.finish()
+                self._fetch_next()
+            elif credit:
+                self._connection.tell(messages.Credit(download.number, credit))
+        except MalformedMessage as error:
+            self._fetch_damaged(error)
         except OSError as error:
-            self.fail(_os_error(error, download.path))
-            return
-        except OrreryError as error:
+            self.fail(as_our_error(error, download.path))
+        self._tell_progress()
+
+    def _fetch_damaged(self, error: MalformedMessage) -> None:
+        """Fetch again what arrived damaged, a few times."""
+        self._connection.forget(self._download.number)
+        self._connection.tell(messages.StopFetch(self._download.number))
+        self._damaged += 1
+        if self._damaged > DAMAGED_RETRIES:
             self.fail(error)
-            return
-        if download.complete:
-            self._fetch_next()
-            return
-        self._connection.tell(messages.Credit(download.number, len(buffer)))
+        elif self._download.complete:
+            self._fetch_next()  # the whole differed: its partial file is gone, from the start again
+        else:
+            self._fetch()
+
+    def _tell_progress(self) -> None:
         now = time.monotonic()
-        if now - self._told > PROGRESS_SECONDS:
-            self._told = now
-            whole = sum(file.size for file in self._files) or 1
-            before = sum(file.size for file in self._files[: self._files.index(download.file)])
-            self._publish(
-                {"fraction_received": (before + download.received) / whole, "text": download.file.name}
-            )
+        if self._download is None or now - self._told < PROGRESS_SECONDS:
+            return
+        self._told = now
+        whole = sum(file.size for file in self._files) or 1
+        before = sum(file.size for file in self._files[: self._files.index(self._download.file)])
+        fraction = (before + self._download.received) / whole
+        self._publish({"fraction_received": fraction, "text": self._download.file.name})
 
     def _warnings(self) -> list[str]:
         """The sentences of report.json that the user should read."""
@@ -279,54 +286,3 @@ class JobRun:
         if not self.over:
             self.over = True
             self._publish({"state": state, "text": ""})
-
-
-class _Download:
-    """A file on its way: written under a temporary name, checked, renamed; resumed where it stopped."""
-
-    def __init__(self, path: Path, file: messages.ResultFile) -> None:
-        self.path, self.file, self.number = path, file, 0
-        self._partial = path.with_name(path.name + ".partial")
-        self._output = self._partial.open("ab")
-        self.received = self._output.tell()
-        if self.received > file.size:
-            self._output.truncate(0)
-            self.received = 0
-
-    @property
-    def complete(self) -> bool:
-        return self.received >= self.file.size
-
-    def add(self, chunk: messages.Chunk, buffer: bytes) -> None:
-        """Append a chunk; MalformedMessage when it is not the next one or was damaged."""
-        if chunk.offset != self.received or zlib.crc32(buffer) != chunk.crc32:
-            self.close()
-            raise MalformedMessage(
-                f"a damaged piece of {self.file.name} arrived", remedy="Import the result again."
-            )
-        self._output.write(buffer)
-        self.received += len(buffer)
-
-    def finish(self) -> None:
-        """Check the whole and give it its name."""
-        self._output.close()
-        if _sha256(self._partial) != self.file.sha256:
-            self._partial.unlink()
-            raise MalformedMessage(
-                f"{self.file.name} arrived damaged", remedy="Generate again; the stored stages are reused."
-            )
-        self._partial.replace(self.path)
-
-    def close(self) -> None:
-        self._output.close()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _os_error(error: OSError, path: Path) -> OrreryError:
-    if error.errno == errno.ENOSPC:
-        return DiskFull(f"no space is left to write {path}", remedy="Free some space and try again.")
-    return AccessDenied(f"{path} cannot be written ({error.strerror})", remedy="Check the folder's rights.")

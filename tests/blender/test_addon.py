@@ -123,24 +123,23 @@ def test_a_picture_that_vanishes_before_it_is_read_is_named(blender, tmp_path):
 
 
 def test_a_python_without_the_backend_is_named_with_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with pytest.raises(NotReachable, match="has no backend installed") as caught:
-        backend_process.find_python(sys.executable)
+        backend_process.find_python(sys.executable, tmp_path)
     assert "Preferences" in caught.value.remedy
     with pytest.raises(NotReachable, match=r"cannot be started|no such file"):
-        backend_process.find_python(str(tmp_path / "python"))
+        backend_process.find_python(str(tmp_path / "python"), tmp_path)
 
 
-def test_the_python_is_the_preference_then_the_environment_then_the_path(monkeypatch):
+def test_the_python_is_the_preference_then_the_environment_then_the_path(monkeypatch, tmp_path):
     root = os.path.dirname(os.path.dirname(os.path.abspath(blender_addon.__file__)))
     monkeypatch.setenv("PYTHONPATH", root)
     monkeypatch.setenv("ORRERY_PYTHON", sys.executable)
-    assert backend_process.find_python("") == [sys.executable]
+    assert backend_process.find_python("", tmp_path) == [sys.executable]
     monkeypatch.delenv("ORRERY_PYTHON")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(NotReachable, match="tried python3"):
-        backend_process.find_python("")
+        backend_process.find_python("", tmp_path)
 
 
 def test_late_news_does_not_wake_a_finished_job():

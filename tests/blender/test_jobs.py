@@ -1,0 +1,234 @@
+"""The button against a backend that plays a script: results, damage, cancel, failures, wrong servers."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environment of its own")
+
+import blender_addon  # noqa: E402
+from blender_addon import preferences, session  # noqa: E402
+from blender_addon.jobs import Link, State  # noqa: E402
+from shared_protocol import messages  # noqa: E402
+from shared_protocol.errors import StageFailed  # noqa: E402
+from tests.support import blender_files as files  # noqa: E402
+from tests.support.blender_backend import ScriptedBackend  # noqa: E402
+
+pytestmark = pytest.mark.blender
+
+
+@pytest.fixture
+def result():
+    return {
+        "mesh.glb": files.wedge_glb()[0],
+        "splats.ply": files.splat_ply(**files.ball_splats(count=300)),
+        "cameras.json": files.cameras_json([(0, -3, 0), (3, 0, 0)]),
+        "turntable.mp4": b"not for Blender",
+        "report.json": b'{"warnings": ["the cut-out is uncertain"]}',
+    }
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "duck.png"
+    path.write_bytes(files.png(np.full((8, 8, 3), 200, np.uint8)))
+    return path
+
+
+@pytest.fixture
+def addon(blender, tmp_path, monkeypatch):
+    """The session, its backend's folder in tmp_path / "state", starting none."""
+    monkeypatch.setenv("ORRERY_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(preferences.Defaults, "auto_start", False)
+    monkeypatch.setattr(session, "user_folder", lambda: tmp_path / "user")
+    blender_addon.register()
+    yield session.current()
+    blender_addon.unregister()
+
+
+def pump_until(current, condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        current.pump()
+        if time.monotonic() > end:
+            job = current.jobs.latest
+            raise AssertionError(f"{current.jobs.link}, {current.jobs.error}, {job}")
+        time.sleep(0.005)
+
+
+def generate(current, picture):
+    bpy.context.scene.orrery.path = str(picture)
+    bpy.ops.orrery.generate()
+    return current.jobs.latest
+
+
+def test_the_button_brings_mesh_and_gaussians_into_a_collection_named_after_the_picture(
+    addon, picture, result, tmp_path
+):
+    bpy.context.scene.orrery.seed = 5
+    bpy.context.scene.orrery.quality = "draft"
+    bpy.ops.orrery.choose_engine(stage="splats", engine="cpu")
+    with ScriptedBackend(tmp_path / "state", result) as backend:
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.final)
+    assert job.state is State.IMPORTED, job.error
+    assert {item.name for item in bpy.data.collections["duck"].objects} == {"duck", "duck Gaussians"}
+    assert backend.pictures == [picture.read_bytes()]
+    (submit,) = backend.submitted
+    assert (submit.quality, submit.seed, submit.label) == ("draft", 5, "duck")
+    assert submit.options == {"splats.engine": "cpu"}
+    assert job.warnings == ["the cut-out is uncertain"]
+    assert not (job.folder / "turntable.mp4").exists()
+
+
+def test_the_engines_of_the_backend_are_listed_with_reasons(addon, result, tmp_path):
+    with ScriptedBackend(tmp_path / "state", result):
+        bpy.ops.orrery.connect()
+        pump_until(addon, lambda: addon.jobs.link is Link.READY)
+    assert addon.jobs.server == "Orrery 0.0.1 on this machine"
+    assert [(e["name"], e["ready"], e["reason"]) for e in addon.jobs.engines] == [
+        ("cpu", True, ""),
+        ("gsplat", False, "no CUDA device"),
+    ]
+
+
+def test_pieces_that_arrive_damaged_are_fetched_again(addon, picture, result, tmp_path):
+    with ScriptedBackend(tmp_path / "state", result, damage=2):
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.final)
+    assert job.state is State.IMPORTED, job.error
+    assert (job.folder / "mesh.glb").read_bytes() == result["mesh.glb"]
+
+
+def test_cancel_reaches_the_backend_by_the_jobs_name_and_allows_the_next(addon, picture, result, tmp_path):
+    with ScriptedBackend(tmp_path / "state", result) as backend:
+        backend.hold.set()
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.state is State.RUNNING)
+        assert (job.stage, job.index, job.stages, job.text) == ("orbit", 1, 7, "drawing view 3 of 16")
+        bpy.ops.orrery.cancel()
+        assert not bpy.ops.orrery.cancel.poll()
+        pump_until(addon, lambda: job.final)
+        assert (job.state, backend.cancelled) == (State.CANCELLED, [job.id])
+        assert not bpy.data.objects
+        backend.hold.clear()
+        following = generate(addon, picture)
+        pump_until(addon, lambda: following.final)
+    assert following.state is State.IMPORTED, following.error
+
+
+def test_a_failed_stage_is_shown_in_the_backends_words(addon, picture, result, tmp_path):
+    error = StageFailed("nothing stands out from the background", remedy="Cut the object out yourself.")
+    with ScriptedBackend(tmp_path / "state", result, outcome=messages.FAILED, failure=error):
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.final)
+    assert (job.state, str(job.error)) == (State.FAILED, str(error))
+    assert isinstance(job.error, StageFailed)
+
+
+def test_a_backend_of_another_protocol_is_named_with_what_to_do(addon, picture, result, tmp_path):
+    with ScriptedBackend(tmp_path / "state", result, speaks=b"ORRY\x09\x00"):
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.final)
+    assert "protocol 9.0" in str(addon.jobs.error)
+    assert "Update" in str(addon.jobs.error)
+    assert job.state is State.FAILED
+
+
+def test_a_server_that_never_answers_is_given_up(addon, picture, result, tmp_path, monkeypatch):
+    monkeypatch.setattr("blender_addon.connection.HELLO_SECONDS", 0.3)
+    with ScriptedBackend(tmp_path / "state", result, mute=True):
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.final)
+    assert "nothing answers at tcp://127.0.0.1" in str(job.error)
+
+
+def test_without_a_backend_and_without_leave_to_start_one_the_panel_says_so(addon, picture):
+    job = generate(addon, picture)
+    pump_until(addon, lambda: job.final)
+    assert (job.state, addon.jobs.link) == (State.FAILED, Link.OFF)
+    assert "no backend is running" in str(addon.jobs.error)
+
+
+def test_a_backend_that_cannot_be_started_is_named_with_the_python_that_was_tried(
+    addon, picture, monkeypatch
+):
+    monkeypatch.setattr(preferences.Defaults, "auto_start", True)
+    monkeypatch.setattr(preferences.Defaults, "python", "/no/such/python")
+    job = generate(addon, picture)
+    pump_until(addon, lambda: job.final)
+    assert "/no/such/python" in str(addon.jobs.error)
+    assert "Preferences" in addon.jobs.error.remedy
+
+
+def test_a_backend_that_dies_at_once_is_reported_with_its_last_words(addon, picture, monkeypatch, tmp_path):
+    package = tmp_path / "site" / "backend"
+    (package / "daemon").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "daemon" / "__init__.py").touch()
+    (package / "__main__.py").write_text("raise SystemExit('the port is taken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setattr(preferences.Defaults, "auto_start", True)
+    monkeypatch.setattr(preferences.Defaults, "python", sys.executable)
+    job = generate(addon, picture)
+    pump_until(addon, lambda: job.final)
+    assert "the port is taken" in str(addon.jobs.error)
+    assert Path(addon.jobs.error.details["log"]).exists()
+
+
+def test_a_job_goes_on_when_the_backend_comes_back(addon, picture, result, tmp_path, monkeypatch):
+    monkeypatch.setattr("blender_addon.connection.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("blender_addon.connection.PING_SECONDS", 0.1)
+    with ScriptedBackend(tmp_path / "state", result) as backend:
+        backend.hold.set()
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.state is State.RUNNING)
+    pump_until(addon, lambda: addon.jobs.link is Link.LOST)
+    assert not job.final
+    with ScriptedBackend(tmp_path / "state", result) as backend:
+        pump_until(addon, lambda: job.final)
+    assert job.state is State.IMPORTED, job.error
+    assert not backend.submitted, "the job was known already"
+
+
+def test_a_result_waits_while_a_mesh_is_edited(addon, picture, result, tmp_path):
+    bpy.ops.mesh.primitive_cube_add()
+    bpy.ops.object.mode_set(mode="EDIT")
+    with ScriptedBackend(tmp_path / "state", result):
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.state is State.RECEIVED)
+        addon.pump()
+        assert (job.state, bpy.context.mode) == (State.RECEIVED, "EDIT_MESH")
+    bpy.ops.object.mode_set(mode="OBJECT")
+    pump_until(addon, lambda: job.final)
+    assert job.state is State.IMPORTED, job.error
+
+
+def test_a_result_that_blender_cannot_read_is_a_failed_job_not_a_traceback(addon, picture, result, tmp_path):
+    result["splats.ply"] = b"ply\n"
+    with ScriptedBackend(tmp_path / "state", result):
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.final)
+    assert job.state is State.FAILED
+    assert "PLY" in str(job.error)
+    assert not bpy.data.objects
+
+
+def test_the_main_thread_stays_free_while_a_large_result_arrives(addon, picture, result, tmp_path):
+    result["cutout.png"] = np.random.default_rng(0).bytes(64 << 20)
+    longest = 0.0
+    with ScriptedBackend(tmp_path / "state", result) as backend:
+        job = generate(addon, picture)
+        while job.state not in (State.RECEIVED, State.IMPORTED, State.FAILED):
+            started = time.thread_time()
+            addon.pump()
+            if job.state is not State.IMPORTED:  # the import itself is Blender's own work
+                longest = max(longest, time.thread_time() - started)
+            time.sleep(0.005)
+    assert backend.chunks >= 64
+    assert job.state is State.IMPORTED, job.error
+    # The main thread's own CPU time a frame; 0.4 ms measured.
+    assert longest < session.FRAME_SECONDS
