@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -9,6 +10,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_POOL_NAME = "orrery-kernel"
 
 
 def thread_count() -> int:
@@ -23,11 +26,17 @@ def thread_count() -> int:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_count(), thread_name_prefix="orrery-kernel")
+    return ThreadPoolExecutor(thread_count(), thread_name_prefix=_POOL_NAME)
 
 
 def map_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Call `function` for each item on the pool; results in the order of the items."""
+    """Call `function` for each item on the pool; results in the order of the items.
+
+    Called from a function that runs on the pool itself, it stays on that thread: the pool's threads
+    waiting for one another would never end.
+    """
+    if threading.current_thread().name.startswith(_POOL_NAME):
+        return [function(item) for item in items]
     return list(_pool().map(function, items))
 
 
