@@ -4,11 +4,16 @@ import numpy as np
 
 from backend.geometry.carving import Grid, bounds_of, extract_surface, field_of, silhouettes
 from backend.geometry.decimate import decimate
+from backend.geometry.fusion import fuse_depth, merge_fused
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, Views
+from backend.stages.surface.depth import given_depth, swept_depth
 from backend.stages.surface.parts import drop_floaters, fill_cavities
 from shared_protocol.errors import StageFailed
+
+_PROXY_FACES = 20_000
+"""Triangles of the hull that the sweep starts from."""
 
 
 class HullSurface:
@@ -20,7 +25,8 @@ class HullSurface:
         self, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext
     ) -> Mesh:
         """A closed mesh of at most `options.faces` triangles; the splats are not used."""
-        steps = 5
+        carve = options.carve
+        steps = 5 + (len(views) if carve else 0)
         context.step(0, steps, "measuring silhouettes")
         alpha = np.ascontiguousarray(views.rgba[..., 3])
         masks = silhouettes(alpha, views.cameras)
@@ -30,13 +36,30 @@ class HullSurface:
             )
         low, high = bounds_of(masks, views.cameras)
         context.step(1, steps, "carving the visual hull")
-        hull = field_of(masks, low, high, options.grid)
-        context.step(3, steps, "extracting the surface")
-        vertices, faces = self._surface(hull, alpha, views, context)
-        context.step(4, steps, "reducing triangles")
+        grid = field_of(masks, low, high, options.grid)
+        if carve:
+            grid = self._carved(grid, alpha, views, context, 2, steps)
+        context.step(steps - 2, steps, "extracting the surface")
+        vertices, faces = self._surface(grid, alpha, views, context)
+        context.step(steps - 1, steps, "reducing triangles")
         vertices, faces = decimate(vertices, faces, options.faces, context.check)
         context.step(steps, steps, "surface done")
         return Mesh(vertices, faces)
+
+    def _carved(
+        self, hull: Grid, alpha: np.ndarray, views: Views, context: StageContext, first: int, steps: int
+    ) -> Grid:
+        """The hull's field, lowered where depth says that there is nothing."""
+        if views.depth is not None:
+            maps = given_depth(views)
+        else:
+            vertices, faces = self._surface(hull, alpha, views, context)
+            vertices, faces = decimate(vertices, faces, _PROXY_FACES, context.check)
+            maps = swept_depth(views, vertices, faces, context, first, steps)
+        context.check()
+        truncation = 3 * hull.cell
+        fused = fuse_depth(maps.depth, maps.weight, maps.cameras, hull, truncation)
+        return merge_fused(hull, fused)
 
     def _surface(
         self, grid: Grid, alpha: np.ndarray, views: Views, context: StageContext
