@@ -10,7 +10,7 @@ from backend.geometry.parallel import for_bands
 from backend.stages.texture.atlas import Texels
 from backend.stages.texture.sources import DEPTH_OVERSAMPLING, Source
 
-SMOOTH_POWER, SHARP_POWER = 4.0, 4.0
+SMOOTH_POWER, SHARP_POWER = 2.0, 2.0
 """Exponents of the cosine between normal and view: low band, high band."""
 
 
