@@ -21,6 +21,8 @@ GRID = 384
 MAX_TILT = 30.0
 """Degrees between the shape's middle plane and the picture plane. Up to this elevation the plane is
 vertical, so that the object turns about its own axis."""
+FADE_START, FADE_STOP = 0.05, 0.5
+"""Cosine between surface and view over which the front picture fades in."""
 PRIOR_CONFIDENCE = 0.5
 
 
@@ -81,10 +83,10 @@ def build_shape(
     faces = np.concatenate([flat.faces[:, ::-1], back_index[flat.faces]]).astype(np.int32)
     attributes = np.zeros((len(vertices), 3), dtype=np.float32)
     attributes[:, :2] = np.concatenate([place, place[: flat.inner]])
-    attributes[: flat.inner, 2] = 1
-    attributes[flat.inner : len(flat.points), 2] = 0.5
+    attributes[:, 2] = front_share(vertices, faces, origin)
     colour = np.ascontiguousarray(rgba[..., :3])
-    return Shape(vertices, faces, attributes, colour, back_colour(colour, alpha, problem))
+    back = cv2.resize(back_colour(colour, alpha, problem), colour.shape[1::-1])
+    return Shape(vertices, faces, attributes, np.ascontiguousarray(np.dstack([colour, back])))
 
 
 def middle_plane_normal(elevation_degrees: float) -> np.ndarray:
@@ -92,6 +94,25 @@ def middle_plane_normal(elevation_degrees: float) -> np.ndarray:
     limited = np.clip(elevation_degrees, -MAX_TILT, MAX_TILT)
     lean = np.radians(elevation_degrees - limited)
     return np.array([0.0, -np.cos(lean), np.sin(lean)])
+
+
+def front_share(vertices: np.ndarray, faces: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """(V,) float32: how much of the front picture a vertex shows, 1 facing `eye`, 0 from the side on.
+
+    Where the surface turns away the picture would be stretched into streaks; it fades there into the
+    colours of the back, which agree with it along the contour.
+    """
+    corners = vertices[faces]
+    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.stack(
+        [np.bincount(faces.ravel(), np.repeat(face_normals[:, axis], 3), len(vertices)) for axis in range(3)],
+        axis=-1,
+    )
+    view = eye - vertices
+    lengths = np.linalg.norm(normals, axis=1) * np.linalg.norm(view, axis=1)
+    facing = (normals * view).sum(axis=1) / np.maximum(lengths, 1e-30)
+    t = np.clip((facing - FADE_START) / (FADE_STOP - FADE_START), 0, 1)
+    return (t * t * (3 - 2 * t)).astype(np.float32)
 
 
 def back_colour(colour: np.ndarray, alpha: np.ndarray, problem) -> np.ndarray:
