@@ -82,6 +82,7 @@ def _move_to(item: bpy.types.Object, collection: bpy.types.Collection) -> None:
     """Out of the importer's empties into `collection`, the world matrix applied to the vertices."""
     world = item.matrix_world.copy()
     item.parent = None
+    item.rotation_mode = "XYZ"
     item.matrix_world = Matrix.Identity(4)
     item.data.transform(world)
     for owner in list(item.users_collection):

@@ -15,7 +15,8 @@ def paragraph(layout: bpy.types.UILayout, text: str, icon: str = "NONE") -> None
     region = bpy.context.region
     scale = bpy.context.preferences.system.ui_scale
     width = region.width if region is not None else 220
-    characters = max(24, int(width / scale / _PIXELS_A_CHARACTER) - 6)
+    taken = 6 if icon == "NONE" else 10  # margins and tabs, and the icon
+    characters = max(20, int(width / scale / _PIXELS_A_CHARACTER) - taken)
     column = layout.column(align=True)
     column.scale_y = 0.8
     for index, line in enumerate(textwrap.wrap(text, characters)):

@@ -47,9 +47,15 @@ def render_front(
     scene.view_settings.view_transform = "Standard"
     scene.render.filepath = str(folder / f"{name}.png")
     bpy.ops.render.render(write_still=True)
-    image = bpy.data.images.load(scene.render.filepath)
-    pixels = np.empty(size * size * 4, np.float32)
+    bpy.data.objects.remove(item)
+    return read_png(Path(scene.render.filepath))
+
+
+def read_png(path: Path) -> np.ndarray:
+    """(H, W, 4) float32, straight alpha, sRGB-encoded, rows from the top."""
+    image = bpy.data.images.load(str(path))
+    width, height = image.size
+    pixels = np.empty(width * height * 4, np.float32)
     image.pixels.foreach_get(pixels)
     bpy.data.images.remove(image)
-    bpy.data.objects.remove(item)
-    return pixels.reshape(size, size, 4)[::-1]
+    return pixels.reshape(height, width, 4)[::-1]

@@ -1,0 +1,150 @@
+"""A real Blender window under Xvfb: the tab is opened, the button is clicked with the mouse."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environment of its own")
+
+from tests.support import blender_files as files  # noqa: E402
+from tests.support.blender_backend import ScriptedBackend  # noqa: E402
+from tests.support.blender_render import read_png  # noqa: E402
+
+pytestmark = pytest.mark.blender
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ("Xvfb", "xdotool", "import", "nm", "objdump")
+SIZE = (1280, 900)
+
+# Distance of a button's middle from the top of the sidebar, pixels at scale 1 in Blender 5.0.
+GENERATE, CANCEL = 173, 262
+
+
+class Window:
+    """Blender in a window of its own X server."""
+
+    def __init__(self, folder: Path, display: str) -> None:
+        self.folder, self.display = folder, display
+
+    def status(self) -> dict:
+        path = self.folder / "status.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def wait(self, condition, what: str, seconds: float = 60) -> dict:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            status = self.status()
+            if status.get("harness"):
+                pytest.skip(f"this bpy cannot be started with a window: {status['harness']}")
+            if status and condition(status):
+                return status
+            time.sleep(0.1)
+        raise AssertionError(f"{what} did not happen: {self.status()}")
+
+    def click(self, below_top: int) -> None:
+        x, y, width, height = self.status()["sidebar"]
+        left, top = x + width // 2 - 16, SIZE[1] - (y + height) + below_top
+        self._mouse("mousemove", str(left), str(top))
+        time.sleep(0.5)
+        self._mouse("click", "1")
+        time.sleep(0.5)
+        # Blender keeps the look of a button while the mouse is over it.
+        self._mouse("mousemove", str(x - 200), str(SIZE[1] // 2))
+
+    def _mouse(self, *words: str) -> None:
+        subprocess.run(["xdotool", *words], env={**os.environ, "DISPLAY": self.display}, check=True)
+
+    def screenshot(self, name: str) -> np.ndarray:
+        """(H, W, 4) of the whole screen."""
+        path = self.folder / name
+        subprocess.run(
+            ["import", "-window", "root", str(path)], env={**os.environ, "DISPLAY": self.display}, check=True
+        )
+        return read_png(path)
+
+
+@pytest.fixture
+def window(tmp_path):
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if sys.platform != "linux" or missing:
+        pytest.skip(f"a window test needs Linux and {', '.join(missing or TOOLS)}")
+    if bpy.app.version[:2] != (5, 0):
+        pytest.skip("the positions of the buttons are those of Blender 5.0")
+    for name in ("user", "run", "resources"):
+        (tmp_path / name).mkdir(mode=0o700)
+    (tmp_path / "duck.png").write_bytes(files.png(np.full((8, 8, 3), 200, np.uint8)))
+    (tmp_path / "settings.json").write_text(json.dumps({"picture": str(tmp_path / "duck.png")}))
+    reading, writing = os.pipe()
+    screen = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", f"{SIZE[0]}x{SIZE[1]}x24", "-noreset"],
+        pass_fds=(writing,),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        display = ":" + pipe.readline().strip()
+    environment = {
+        **os.environ,
+        "DISPLAY": display,
+        "LIBGL_ALWAYS_SOFTWARE": "1",
+        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        "BLENDER_USER_RESOURCES": str(tmp_path / "resources"),
+        "ORRERY_STATE": str(tmp_path / "state"),
+    }
+    with (tmp_path / "blender.log").open("wb") as log:
+        blender = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.blender_window", str(tmp_path)],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Window(tmp_path, display)
+        (tmp_path / "quit").touch()
+        assert blender.wait(30) == 0, (tmp_path / "blender.log").read_text()
+        assert "Traceback" not in (tmp_path / "blender.log").read_text()
+    finally:
+        blender.kill()
+        blender.wait()
+        screen.terminate()
+        screen.wait()
+
+
+def test_clicking_generate_shows_progress_cancels_and_imports(window):
+    result = {
+        "mesh.glb": files.wedge_glb()[0],
+        "splats.ply": files.splat_ply(**files.ball_splats(count=300)),
+    }
+    with ScriptedBackend(window.folder / "state", result) as backend:
+        window.wait(lambda status: status.get("ready"), "the panel")
+        backend.hold.set()
+        window.click(GENERATE)
+        window.wait(lambda status: status["state"] == "RUNNING", "the job")
+        time.sleep(1.5)  # a redraw takes about a second on a software renderer
+        running = window.screenshot("running.png")
+        window.click(CANCEL)
+        window.wait(lambda status: status["state"] == "CANCELLED", "the cancel")
+        backend.hold.clear()
+        window.click(GENERATE)
+        status = window.wait(
+            lambda status: status["jobs"] == 2 and status["state"] == "IMPORTED", "the import"
+        )
+        time.sleep(1.5)
+        done = window.screenshot("done.png")
+    assert {"duck", "duck Gaussians"} <= set(status["objects"])
+    assert len(backend.cancelled) == 1
+    x, y, width, height = status["sidebar"]
+    panel = (slice(SIZE[1] - y - height, SIZE[1] - y), slice(x, x + width))
+    for picture in (running, done):
+        assert picture[..., :3].std() > 0.05  # not black
+    # The progress bar is the panel's only large blue area beside the chosen buttons.
+    assert np.abs(running[panel] - done[panel]).max() > 0.3
