@@ -131,7 +131,7 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "matting": {"size": 384},
         "orbit": {"size": 384},
         "refine": {"size": 384},
-        "splats": {"gaussians": 10_000, "steps": 250, "size": 256},
+        "splats": {"gaussians": 10_000, "steps": 250, "size": 384},
         "surface": {"grid": 96, "faces": 10_000, "carve": False},
         "export": {"film_frames": 24},
     },
