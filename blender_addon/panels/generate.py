@@ -79,6 +79,9 @@ def _draw_progress(layout: bpy.types.UILayout, job: Job) -> None:
 def _draw_outcome(layout: bpy.types.UILayout, job: Job) -> None:
     box = layout.box()
     icon = "CHECKMARK" if job.state is State.IMPORTED else "CANCEL"
-    box.label(text=f"{job.name}: {job.state.value}", icon=icon)
+    row = box.row()
+    row.label(text=f"{job.name}: {job.state.value}", icon=icon)
+    if job.folder is not None:
+        row.operator("orrery.import_result", text="", icon="IMPORT").job = job.id
     for warning in job.warnings:
         paragraph(box, warning, icon="INFO")

@@ -194,6 +194,20 @@ def test_a_job_goes_on_when_the_backend_comes_back(addon, picture, result, tmp_p
     assert not backend.submitted, "the job was known already"
 
 
+def test_one_undo_step_removes_a_result_and_the_files_can_be_imported_again(addon, picture, result, tmp_path):
+    bpy.ops.mesh.primitive_cube_add()
+    bpy.ops.ed.undo_push(message="a cube")
+    with ScriptedBackend(tmp_path / "state", result):
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.final)
+    assert len(bpy.data.objects) == 3
+    bpy.ops.ed.undo()
+    assert [item.name for item in bpy.data.objects] == ["Cube"]
+    assert not bpy.data.collections
+    bpy.ops.orrery.import_result(job=job.id)
+    assert len(bpy.data.objects) == 3
+
+
 def test_a_result_waits_while_a_mesh_is_edited(addon, picture, result, tmp_path):
     bpy.ops.mesh.primitive_cube_add()
     bpy.ops.object.mode_set(mode="EDIT")
