@@ -5,13 +5,17 @@ orbit, and results that several clients can read.
 
     blobs/ab/abcdef...   content, named by sha256
     keys/KEY.json        {"kind": value type, "files": {name: sha256}, "facts": ..., "warnings": ...}
+    pins/NAME.json       [sha256, ...]: content that is kept whatever the quota (a job's pictures and results)
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import tempfile
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,8 @@ from backend.pipeline import values
 from shared_protocol.errors import AccessDenied, DiskFull
 
 DEFAULT_QUOTA_BYTES = 4 << 30
+ORPHAN_SECONDS = 3600.0
+"""Content that no key names is dropped after this: younger, it may be about to be named by a key or a pin."""
 
 
 def default_root() -> Path:
@@ -115,10 +121,7 @@ class ArtifactStore:
         sizes: dict[str, int] = {}
         try:
             for name, data in value.to_files().items():
-                digest = hashlib.sha256(data).hexdigest()
-                if not self.blob_path(digest).exists():
-                    write_atomically(self.blob_path(digest), data)
-                digests[name], sizes[name] = digest, len(data)
+                digests[name], sizes[name] = self._write_blob(data), len(data)
             artifact = Artifact(
                 key, type(value).__name__, digests, sizes, facts or {}, warnings or [], engine, seconds
             )
@@ -127,19 +130,60 @@ class ArtifactStore:
             raise translate_os_error(error, self.root) from error
         return artifact
 
+    def save_blob(self, data: bytes) -> str:
+        """Store content that belongs to no stage; returns its sha256. Pin it, or it goes within an hour."""
+        try:
+            return self._write_blob(data)
+        except OSError as error:
+            raise translate_os_error(error, self.root) from error
+
+    def _write_blob(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        if not self.blob_path(digest).exists():
+            write_atomically(self.blob_path(digest), data)
+        return digest
+
+    def pin(self, name: str, digests: Iterable[str]) -> None:
+        """Keep this content until `unpin`; replaces an earlier pin of the same name."""
+        path = self.root / "pins" / f"{name}.json"
+        try:
+            write_atomically(path, json.dumps(sorted(set(digests))).encode())
+        except OSError as error:
+            raise translate_os_error(error, self.root) from error
+
+    def unpin(self, name: str) -> None:
+        """The quota decides again."""
+        (self.root / "pins" / f"{name}.json").unlink(missing_ok=True)
+
     def prune(self) -> None:
         """Drop the least recently used artifacts until the store is within its quota."""
-        keys = sorted((self.root / "keys").glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+        keys = sorted((self.root / "keys").glob("*.json"), key=_last_used, reverse=True)
         kept: set[str] = set()
+        for path in (self.root / "pins").glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                kept.update(json.loads(path.read_text()))
+        dropped: set[str] = set()
         total = 0
         for path in keys:
-            artifact = Artifact(**json.loads(path.read_text()))
+            try:
+                artifact = Artifact(**json.loads(path.read_text()))
+            except FileNotFoundError:  # another process prunes too
+                continue
             new = {name: digest for name, digest in artifact.files.items() if digest not in kept}
             total += sum(artifact.sizes[name] for name in new)
             if total > self.quota_bytes:
                 path.unlink(missing_ok=True)
+                dropped.update(new.values())
             else:
                 kept.update(new.values())
         for blob in (self.root / "blobs").glob("*/*"):
-            if blob.name not in kept:
+            orphan = blob.name not in kept and time.time() - _last_used(blob) > ORPHAN_SECONDS
+            if orphan or blob.name in dropped - kept:
                 blob.unlink(missing_ok=True)
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -1,0 +1,273 @@
+"""Starts, watches and kills the worker: the one process that loads heavy code and may crash.
+
+Two threads per worker only move bytes between its pipes and the daemon's loop, so that the loop can wait
+on sockets alone (on Windows a poller knows nothing else). The end of the worker's pipe tells at once that
+it died.
+"""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from shared_protocol import worker_link
+from shared_protocol.errors import MalformedMessage
+from shared_protocol.messages import Submit, WorkerState
+from shared_protocol.worker_link import CancelRun, Record, Run
+
+GRACE_SECONDS = 5.0
+"""After a cancel: this long for the worker to stop by itself, then terminate; as long again, then kill."""
+BACK_OFF_SECONDS = (0.0, 1.0, 5.0, 30.0)
+"""Pause before a worker is started again that died before it was ready."""
+MAX_LOG_BYTES = 50 * 1024 * 1024
+
+_WAKE_ADDRESS = "inproc://orrery-workers"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The worker's process is gone. job: what it was running; code: its exit code, negative for a signal."""
+
+    job: str
+    code: int
+    was_ready: bool
+
+
+class Supervisor:
+    """One worker. All methods are for the daemon's thread; `socket` becomes readable when something came.
+
+    command  how to start the worker; its last words go to `log`
+    """
+
+    def __init__(
+        self,
+        context: "zmq.Context[Any]",
+        command: Sequence[str],
+        log: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.socket = context.socket(zmq.PULL)
+        self.socket.bind(_WAKE_ADDRESS)
+        self._context = context
+        self._command = list(command)
+        self._log = log
+        self._clock = clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._received: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._to_worker: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._ready = False
+        self._cancel_at = 0.0
+        self._terminated = False
+        self._failed_starts = 0
+        self._not_before = 0.0
+        self.job = ""
+        self.stage = ""
+        self.restarts = -1
+
+    # ---- state
+
+    @property
+    def idle(self) -> bool:
+        """Ready, and without a job."""
+        return self._ready and not self.job
+
+    @property
+    def running(self) -> bool:
+        """A process exists."""
+        return self._process is not None
+
+    def state(self) -> WorkerState:
+        """For `status`."""
+        if self._process is None:
+            return WorkerState("stopped", restarts=max(self.restarts, 0))
+        name = (
+            "starting"
+            if not self._ready
+            else "stopping"
+            if self._cancel_at
+            else "busy"
+            if self.job
+            else "idle"
+        )
+        return WorkerState(name, self._process.pid, self.job, self.stage, max(self.restarts, 0))
+
+    # ---- deeds
+
+    def ensure_started(self) -> None:
+        """Start the worker if there is none, unless it died at its start a moment ago."""
+        if self._process is not None or self._clock() < self._not_before:
+            return
+        self.restarts += 1
+        self._received, self._to_worker = queue.SimpleQueue(), queue.SimpleQueue()
+        self._ready, self._terminated, self._cancel_at = False, False, 0.0
+        with self._open_log() as log:
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                **_own_group(),
+            )
+        self._process = process
+        for target, arguments in (
+            (_read_records, (process, self._received, self._context)),
+            (_write_records, (process, self._to_worker)),
+        ):
+            threading.Thread(target=target, args=arguments, name=target.__name__, daemon=True).start()
+
+    def run(self, submit: Submit) -> None:
+        """Give the idle worker a job."""
+        self.job, self.stage = submit.job, ""
+        self._to_worker.put(Run(submit))
+
+    def cancel(self, job: str) -> None:
+        """Ask the worker to stop this job; `tick` insists."""
+        if self.job == job and not self._cancel_at:
+            self._cancel_at = self._clock()
+            self._to_worker.put(CancelRun(job))
+
+    def received(self) -> list[Record | Ended]:
+        """What the worker said since the last call, and `Ended` when it is gone."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self.socket.recv(zmq.NOBLOCK)
+        records: list[Record | Ended] = []
+        while True:
+            try:
+                record = self._received.get_nowait()
+            except queue.Empty:
+                return records
+            if record is None:
+                records.append(self._ended())
+                return records
+            if isinstance(record, worker_link.Ready):
+                self._ready, self._failed_starts = True, 0
+            elif isinstance(record, worker_link.RunProgress):
+                self.stage = record.stage
+            elif isinstance(record, worker_link.Done | worker_link.Failed):
+                self.job, self.stage, self._cancel_at = "", "", 0.0
+            records.append(record)
+
+    def tick(self) -> None:
+        """Insist on a cancel that was not followed."""
+        if not self._cancel_at or self._process is None:
+            return
+        waited = self._clock() - self._cancel_at
+        if waited > 2 * GRACE_SECONDS:
+            self._process.kill()
+        elif waited > GRACE_SECONDS and not self._terminated:
+            self._terminated = True
+            self._process.terminate()
+
+    def stop(self, seconds: float) -> None:
+        """End the worker: its pipe is closed, which it takes as a cancel; after `seconds` it is killed."""
+        if self._process is None:
+            return
+        self._to_worker.put(None)
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self.socket.close(0)
+
+    def log_tail(self, characters: int = 600) -> str:
+        """The worker's last words."""
+        with contextlib.suppress(OSError), self._log.open("rb") as file:
+            file.seek(max(0, self._log.stat().st_size - characters))
+            return file.read().decode("utf-8", "replace").strip()
+        return ""
+
+    # ---- inside
+
+    def _ended(self) -> Ended:
+        process, self._process = self._process, None
+        assert process is not None
+        self._to_worker.put(None)
+        try:
+            code = process.wait(1.0)
+        except subprocess.TimeoutExpired:  # it closed its pipe but lives on
+            process.kill()
+            code = process.wait()
+        ended = Ended(self.job, code, self._ready)
+        if not self._ready:
+            pause = BACK_OFF_SECONDS[min(self._failed_starts, len(BACK_OFF_SECONDS) - 1)]
+            self._failed_starts += 1
+            self._not_before = self._clock() + pause
+        self._ready, self.job, self.stage, self._cancel_at = False, "", "", 0.0
+        return ended
+
+    def _open_log(self) -> Any:
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > MAX_LOG_BYTES:
+                os.replace(self._log, self._log.with_suffix(".old.log"))
+        return self._log.open("ab")
+
+
+def _read_records(
+    process: "subprocess.Popen[bytes]",
+    received: "queue.SimpleQueue[Record | None]",
+    context: "zmq.Context[Any]",
+) -> None:
+    """Thread: pipe -> queue, and a byte to wake the loop."""
+    wake = context.socket(zmq.PUSH)
+    try:
+        wake.connect(_WAKE_ADDRESS)
+        assert process.stdout is not None
+        record: Record | None = None
+        while True:
+            try:
+                record = worker_link.read(process.stdout)
+            except (MalformedMessage, OSError, ValueError):
+                process.kill()  # a worker that speaks nonsense is as good as dead
+                record = None
+            received.put(record)
+            with contextlib.suppress(zmq.Again):  # a full pipe: the loop has enough to wake up for
+                wake.send(b"", zmq.NOBLOCK)
+            if record is None:
+                return
+    except zmq.ContextTerminated:
+        return
+    finally:
+        wake.close(0)
+
+
+def _write_records(process: "subprocess.Popen[bytes]", outgoing: "queue.SimpleQueue[Record | None]") -> None:
+    """Thread: queue -> pipe; None closes it."""
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):
+        while (record := outgoing.get()) is not None:
+            worker_link.write(process.stdin, record)
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+
+
+def _own_group() -> dict[str, Any]:
+    """Ctrl-C in the daemon's terminal is the daemon's to handle, not the worker's."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def describe_exit(code: int) -> str:
+    """An exit code in words: "the worker was killed (SIGKILL; often: out of memory)"."""
+    if code >= 0:
+        return f"the worker ended with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"the worker was killed ({name}{'; often: out of memory' if name == 'SIGKILL' else ''})"

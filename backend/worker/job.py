@@ -1,0 +1,53 @@
+"""One job, from uploaded pictures to result files in the artifact store."""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+
+from backend.inputs.picture import load_picture_bytes
+from backend.pipeline.artifacts import ArtifactStore
+from backend.pipeline.options import override, preset
+from backend.pipeline.recipes import RECIPES
+from backend.pipeline.runner import run_recipe
+from backend.pipeline.stage import Progress
+from backend.report import build_report
+from backend.warmup import start_warm_up
+from shared_protocol.errors import InvalidInput
+from shared_protocol.messages import ResultFile, Submit
+
+
+def execute(
+    submit: Submit, on_progress: Callable[[Progress], None], cancelled: threading.Event
+) -> Sequence[ResultFile]:
+    """Run the job's recipe on its first picture; the results are the recipe's exports and report.json."""
+    store = ArtifactStore()
+    options = override(preset(submit.quality), submit.options)
+    source = submit.inputs[0]
+    try:
+        data = store.blob_path(source.sha256).read_bytes()
+    except FileNotFoundError:
+        raise InvalidInput("the uploaded picture is no longer stored", remedy="Submit it again.") from None
+    loaded = load_picture_bytes(data, source.name)
+    with start_warm_up() as warm_up:
+        result = run_recipe(
+            RECIPES[submit.recipe],
+            {"picture": loaded.picture},
+            options,
+            seed=submit.seed,
+            store=store,
+            on_progress=on_progress,
+            cancelled=cancelled,
+            before_stage=warm_up.before_stage,
+        )
+    report = build_report(
+        result, recipe=submit.recipe, quality=submit.quality, seed=submit.seed, source=source.name
+    )
+    report["warnings"] = [*loaded.warnings, *report["warnings"]]
+    exports = result.artifacts["exports"]
+    files = [ResultFile(name, exports.sizes[name], digest) for name, digest in sorted(exports.files.items())]
+    text = json.dumps(report, indent=2, ensure_ascii=False).encode()
+    digest = store.save_blob(text)
+    pictures = [picture.sha256 for picture in submit.inputs]
+    store.pin(submit.job, [*pictures, *(file.sha256 for file in files), digest])
+    store.prune()
+    return [*files, ResultFile("report.json", len(text), digest)]

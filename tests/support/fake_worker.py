@@ -1,0 +1,109 @@
+"""A worker with a recipe of six tiny stages, run by the real runner on the real artifact store.
+
+Each stage waits `texture.size` milliseconds in steps of 10, and leaves a line in `ORRERY_FAKE_LOG` when it
+really runs, so that tests see what was run again. Options choose what goes wrong.
+"""
+
+import json
+import os
+import sys
+import time
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.pipeline import engines, runner
+from backend.pipeline.artifacts import ArtifactStore
+from backend.pipeline.options import STANDARD, override, preset
+from backend.pipeline.stage import Stage
+from backend.pipeline.values import Exports
+from backend.worker.main import serve
+from shared_protocol.errors import StageFailed
+from shared_protocol.messages import ResultFile
+
+STAGES = ("one", "two", "three", "four", "five", "six")
+RECIPE = tuple(
+    Stage(name, ("text",) if i == 0 else (STAGES[i - 1] + "_out",), name + "_out")
+    for i, name in enumerate(STAGES)
+)
+RECIPES = (("fake", len(STAGES)),)
+
+
+class FakeEngine:
+    version = "1"
+
+
+@dataclass(frozen=True)
+class FakeOptions:
+    """One stage's: milliseconds it takes, size in bytes of the file it makes, what goes wrong in it."""
+
+    engine: str = "fake"
+    milliseconds: int = 0
+    size: int = 10
+    trouble: str = ""
+
+
+def run_stage(options, context, value):
+    with open(os.environ["ORRERY_FAKE_LOG"], "a", encoding="utf-8") as log:
+        log.write(f"{context.stage} {os.getpid()}\n")
+    steps = max(options.milliseconds // 10, 1)
+    for step in range(steps):
+        context.step(step, steps, f"step {step}")
+        if options.trouble == "crash":
+            os._exit(7)
+        if options.trouble == "fail":
+            raise StageFailed(f"{context.stage} cannot be done", "a better picture", "Try another one.")
+        if options.trouble == "bug":
+            raise ZeroDivisionError("a bug of ours")
+        if options.trouble == "deaf":
+            time.sleep(60)
+        time.sleep(options.milliseconds / 1000 / steps)
+    before = next(iter(value.files.values()))
+    data = (before[:64] + context.stage.encode()) * (options.size // 8 + 1)
+    return Exports({f"{context.stage}/result.bin": data[: options.size], "empty.txt": b""})
+
+
+def execute(submit, on_progress, cancelled):
+    print("a library prints to stdout")  # noqa: T201  (must not disturb the pipe)
+    override(preset(submit.quality), {})
+    plan = json.loads(submit.label) if submit.label.startswith("{") else {}
+    store = ArtifactStore()
+    picture = store.blob_path(submit.inputs[0].sha256).read_bytes()
+    options = {name: FakeOptions(**plan.get(name, plan.get("all", {}))) for name in STAGES}
+    result = runner.run_recipe(
+        RECIPE, {"text": Exports({"text": picture})}, options, seed=submit.seed, store=store,
+        on_progress=on_progress, cancelled=cancelled,
+    )  # fmt: skip
+    files = []
+    for artifact in result.artifacts.values():
+        files += [ResultFile(n, artifact.sizes[n], artifact.files[n]) for n in artifact.files]
+    unique = {file.name: file for file in files}
+    store.pin(submit.job, [file.sha256 for file in unique.values()])
+    return list(unique.values())
+
+
+def install():
+    """Stages as modules, the engine in the table: in this process only."""
+    for name in STAGES:
+        module = types.ModuleType(f"backend.stages.{name}.run")
+
+        def run(options, context, **inputs):
+            return run_stage(options, context, next(iter(inputs.values())))
+
+        module.run = run
+        sys.modules[module.__name__] = module
+        package = types.ModuleType(f"backend.stages.{name}")
+        package.__path__ = []
+        sys.modules[package.__name__] = package
+        engines.EMBEDDED[name] = "fake"
+    entries = tuple(
+        engines.EngineEntry(name, "fake", f"{__name__}:FakeEngine", "for tests") for name in STAGES
+    )
+    engines.ENGINES += entries
+    assert not set(STAGES) & set(STANDARD)
+    Path(os.environ["ORRERY_FAKE_LOG"]).touch()
+
+
+if __name__ == "__main__":
+    install()
+    serve(execute)
