@@ -18,6 +18,9 @@ from shared_protocol.errors import AccessDenied, InvalidInput
 MAX_BYTES = 32 << 20
 """The daemon's limit for one picture."""
 
+SENT_AS_THEY_ARE = {"PNG", "JPEG", "WEBP", "BMP", "TIFF", "TARGA"}
+"""Formats the backend reads; others (OpenEXR ...) are sent as PNG, as Blender has read them."""
+
 
 def from_file(path_text: str) -> tuple[str, Callable[[], bytes]]:
     """(name, reader) of a picture file; `//` paths are relative to the .blend file.
@@ -42,7 +45,7 @@ def from_image(image: bpy.types.Image | None) -> tuple[str, Callable[[], bytes]]
     if image is None:
         raise InvalidInput("no image is chosen", remedy="Choose an image, or a file.")
     name = Path(image.name).stem or image.name
-    if image.source == "FILE" and not image.is_dirty:
+    if image.source == "FILE" and not image.is_dirty and image.file_format in SENT_AS_THEY_ARE:
         if image.packed_file is not None:
             data = bytes(image.packed_file.data)
             return name, lambda: data

@@ -60,7 +60,11 @@ def main() -> int:
     if python is None:
         sys.stderr.write("The Blender tests did not run: bpy does not load here.\n")
         return first or 1
-    second = subprocess.run([python, "-m", "pytest", "tests/blender", *arguments], cwd=ROOT).returncode
+    second = subprocess.run(
+        [python, "-m", "pytest", "tests/blender", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ORRERY_BACKEND_PYTHON": sys.executable},
+    ).returncode
     return first or second
 
 

@@ -102,6 +102,14 @@ def test_a_painted_image_is_sent_as_it_looks(blender, tmp_path, float_buffer):
     assert values[1].max() == 0
 
 
+def test_a_format_that_the_backend_does_not_read_is_sent_as_png(blender, tmp_path):
+    made = bpy.data.images.new("scan", 4, 4, float_buffer=True)
+    made.filepath_raw, made.file_format = str(tmp_path / "scan.exr"), "OPEN_EXR"
+    made.save()
+    name, read = picture.from_image(bpy.data.images.load(str(tmp_path / "scan.exr")))
+    assert (name, read()[:4]) == ("scan", b"\x89PNG")
+
+
 def test_an_image_without_pixels_and_a_huge_file_are_refused_in_words(blender, tmp_path, monkeypatch):
     image = bpy.data.images.new("gone", 4, 4)
     image.source, image.filepath = "FILE", str(tmp_path / "gone.png")
