@@ -23,13 +23,34 @@ VIEWPORT_SHELL = 1.0
 
 COLOR, SHELL_SIZE = "orrery_color", "orrery_shell"
 SH_C0 = 0.28209479177387814
-SH_C1 = 0.4886025119029199
+C1, C2A, C2B, C2C = 0.4886025119029199, 1.0925484305920792, 0.31539156525252005, 0.5462742152960396
+C3A, C3B, C3C = 0.5900435899266435, 2.890611442640554, 0.4570457994644658
+C3D, C3E = 0.3731763325901154, 1.445305721320277
+BASIS = (
+    ((-C1, "y"),),
+    ((C1, "z"),),
+    ((-C1, "x"),),
+    ((C2A, "xy"),),
+    ((-C2A, "yz"),),
+    ((2 * C2B, "zz"), (-C2B, "xx"), (-C2B, "yy")),
+    ((-C2A, "xz"),),
+    ((C2C, "xx"), (-C2C, "yy")),
+    ((-3 * C3A, "xxy"), (C3A, "yyy")),
+    ((C3B, "xyz"),),
+    ((-4 * C3C, "yzz"), (C3C, "xxy"), (C3C, "yyy")),
+    ((2 * C3D, "zzz"), (-3 * C3D, "xxz"), (-3 * C3D, "yyz")),
+    ((-4 * C3C, "xzz"), (C3C, "xxx"), (C3C, "xyy")),
+    ((C3E, "xxz"), (-C3E, "yyz")),
+    ((-C3A, "xxx"), (3 * C3A, "xyy")),
+)
+"""Real spherical harmonics 1 to 15 as polynomials of the unit direction from camera to splat, in the
+order and with the signs of 3D Gaussian Splatting (Kerbl 2023)."""
 
 
 def add_modifier(item: bpy.types.Object, degree: int = 0) -> None:
-    """Show the vertices of `item` as Gaussians; harmonics above degree 1 are stored but not shown."""
+    """Show the vertices of `item`, whose harmonics are of this degree (0 to 3), as Gaussians."""
     modifier = item.modifiers.new(GROUP, "NODES")
-    modifier.node_group = node_group(min(degree, 1))
+    modifier.node_group = node_group(degree)
     if not item.data.materials:
         item.data.materials.append(material())
 
@@ -78,7 +99,7 @@ class _Nodes:
 
 
 def node_group(degree: int) -> bpy.types.NodeTree:
-    """The geometry-nodes group for harmonics of degree 0 or 1; made once a file."""
+    """The geometry-nodes group for harmonics of this degree; made once a file."""
     name = GROUP if degree == 0 else f"{GROUP} SH{degree}"
     tree = bpy.data.node_groups.get(name)
     if tree is not None and tree.get("orrery_build") == BUILD:
@@ -126,12 +147,22 @@ def _encoded_color(nodes: _Nodes, degree: int) -> bpy.types.NodeSocket:
         ray = nodes.vector(
             "NORMALIZE", nodes.vector("SUBTRACT", position, eye.outputs["Location"])
         )  # camera to splat, in the object's frame
-        axes = nodes.node("ShaderNodeSeparateXYZ", {0: ray})
-        for index, axis, sign in ((0, "Y", -1.0), (1, "Z", 1.0), (2, "X", -1.0)):
-            weight = nodes.math("MULTIPLY", axes.outputs[axis], sign * SH_C1)
+        axes = nodes.node("ShaderNodeSeparateXYZ", {0: ray}).outputs
+        monomials = {"x": axes["X"], "y": axes["Y"], "z": axes["Z"]}
+        for index, polynomial in enumerate(BASIS[: (degree + 1) ** 2 - 1]):
+            weight = 0.0
+            for factor, name in polynomial:
+                weight = nodes.math("MULTIPLY_ADD", _product(nodes, monomials, name), factor, weight)
             coefficient = nodes.attribute(f"radiance:sh_{index}", "FLOAT_VECTOR")
             color = nodes.vector("ADD", color, nodes.vector("SCALE", coefficient, weight))
     return nodes.vector("MAXIMUM", color, (0.0,) * 3)
+
+
+def _product(nodes: _Nodes, monomials: dict[str, bpy.types.NodeSocket], name: str) -> bpy.types.NodeSocket:
+    """The socket of a monomial such as "xxy", made once."""
+    if name not in monomials:
+        monomials[name] = nodes.math("MULTIPLY", _product(nodes, monomials, name[:-1]), monomials[name[-1]])
+    return monomials[name]
 
 
 def _linear(nodes: _Nodes, encoded: bpy.types.NodeSocket) -> bpy.types.NodeSocket:

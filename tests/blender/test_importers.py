@@ -126,16 +126,38 @@ def test_splats_render_in_cycles_with_the_colours_they_were_fitted_in(blender, r
     np.testing.assert_allclose(turned[36:60, 36:60, :3].mean(axis=(0, 1)), (0.2, 0.2, 0.8), atol=0.04)
 
 
-def test_first_degree_harmonics_follow_the_camera(blender, render):
-    raw = files.ball_splats(terms=4)
-    raw["harmonics"][:] = 0
-    # Red grows with -x of the direction from camera to splat (INRIA's third coefficient), seen from +X.
-    raw["harmonics"][:, 3, 0] = 0.4 / 0.4886025119029199
-    import_splats(files.splat_ply(**raw), "ball", blender.context.scene.collection)
+def third_degree_basis(direction):
+    """(16,) the harmonics of 3D Gaussian Splatting (Kerbl 2023), `eval_sh`, written out."""
+    x, y, z = direction
+    xx, yy, zz = x * x, y * y, z * z
+    return np.array(
+        [0.28209479177387814, -0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
+        + [1.0925484305920792 * x * y, -1.0925484305920792 * y * z]
+        + [0.31539156525252005 * (2 * zz - xx - yy), -1.0925484305920792 * x * z]
+        + [0.5462742152960396 * (xx - yy), -0.5900435899266435 * y * (3 * xx - yy)]
+        + [2.890611442640554 * x * y * z, -0.4570457994644658 * y * (4 * zz - xx - yy)]
+        + [0.3731763325901154 * z * (2 * zz - 3 * xx - 3 * yy)]
+        + [-0.4570457994644658 * x * (4 * zz - xx - yy), 1.445305721320277 * z * (xx - yy)]
+        + [-0.5900435899266435 * x * (xx - 3 * yy)]
+    )
+
+
+@pytest.mark.parametrize("terms", [4, 9, 16])
+def test_harmonics_follow_the_camera_and_turn_with_the_object(blender, render, terms):
+    raw = files.ball_splats(terms=terms)
+    shared = np.random.default_rng(terms).normal(size=(terms, 3)) * 0.15
+    raw["harmonics"][:] = shared  # all Gaussians alike: the colour depends on the direction only
+    item = import_splats(files.splat_ply(**raw), "ball", blender.context.scene.collection)
     result.prepare_scene(blender.context.scene)
-    side, front = render(azimuth=90, name="side"), render(name="front")
-    np.testing.assert_allclose(side[40:56, 40:56, :3].mean(axis=(0, 1)), (0.9, 0.5, 0.5), atol=0.02)
-    np.testing.assert_allclose(front[40:56, 40:56, :3].mean(axis=(0, 1)), (0.5, 0.5, 0.5), atol=0.02)
+    for azimuth, turned in ((0, 0), (65, 0), (0, 50)):
+        item.rotation_euler = (0.4, 0, math.radians(turned))
+        blender.context.view_layer.update()
+        angle = math.radians(azimuth)
+        world_ray = (-math.sin(angle), math.cos(angle), 0.0)
+        ray = np.array(item.matrix_world)[:3, :3].T @ world_ray
+        expected = 0.5 + third_degree_basis(ray)[:terms] @ shared
+        seen = render(azimuth=azimuth, size=48, name=f"{azimuth}-{turned}")[21:27, 21:27, :3]
+        np.testing.assert_allclose(seen.mean(axis=(0, 1)), np.clip(expected, 0, 1), atol=0.02)
 
 
 def test_cameras_become_one_camera_that_jumps_from_view_to_view(blender):
