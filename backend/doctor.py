@@ -8,7 +8,7 @@ from typing import Any
 from backend.geometry.parallel import thread_count
 from backend.pipeline.artifacts import default_root
 from backend.pipeline.engines import cuda_present
-from backend.weights.store import weights_root
+from backend.weights.store import weights_folder
 
 _LOW_DISK_BYTES = 2 << 30
 _LOW_MEMORY_BYTES = 4 << 30
@@ -25,7 +25,7 @@ def examine() -> list[dict[str, Any]]:
             "an NVIDIA driver is installed" if cuda_present() else "none; the embedded engines need none",
         ),
         _folder("results of stages", default_root()),
-        _folder("weights", weights_root()),
+        _folder("weights", weights_folder()),
     ]
 
 

@@ -121,8 +121,10 @@ def load_picture_bytes(data: bytes, name: str) -> LoadedPicture:
 
 
 def _open(data: bytes, name: str) -> Image.Image:
+    Image.init()  # else Pillow knows only the most common formats until it has met a file
+    formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         raise InvalidInput(f"{name} is not a picture that can be read", FORMAT_WORDS) from None
     except Image.DecompressionBombError as error:
