@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 an error that the user can mend (one sentence on stderr), 
 """
 
 import argparse
+import functools
 import json
 import signal
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from backend import __version__
+from backend import __version__, client_commands
 from backend.pipeline.engines import EMBEDDED, all_engines, availability, find_engine
 from backend.pipeline.options import AUTO, QUALITIES, STAGE_NAMES, override, preset
 from shared_protocol.errors import Cancelled, InternalError, InvalidInput, OrreryError
@@ -105,6 +106,11 @@ def _reconstruct(args: argparse.Namespace) -> None:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return override(preset(args.quality), _changes(args))
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags change of the preset: {"texture.size": 2048, ...}."""
     changes: dict[str, Any] = {}
     for text in args.set or []:
         path, separator, value = text.partition("=")
@@ -127,7 +133,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     ):
         if getattr(args, flag, None) is not None:
             changes[path] = getattr(args, flag)
-    return override(preset(args.quality), changes)
+    return changes
 
 
 def _summary(report: dict[str, Any], out: Path) -> None:
@@ -284,4 +290,10 @@ def _run_arguments(parser: argparse.ArgumentParser, stages: Sequence[str]) -> No
 
 
 def _daemon_commands(commands: Any) -> None:
-    """serve, status, submit, jobs, cancel, fetch."""
+    """serve, stop, status, submit, jobs, cancel, fetch."""
+    client_commands.add_commands(
+        functools.partial(_command, commands),
+        functools.partial(_job_arguments, stages=STAGE_NAMES),
+        _changes,
+        echo,
+    )
