@@ -33,7 +33,8 @@ class ORRERY_PT_engines(bpy.types.Panel):
         waiting = [entry for entry in current.jobs.engines if not entry["ready"]]
         for entry in waiting:
             box = layout.box()
-            paragraph(box, f"{entry['stage']}: {entry['name']} is not ready, {entry['reason']}.", "INFO")
+            stage = STAGE_LABELS.get(entry["stage"], entry["stage"])
+            paragraph(box, f"{stage}: {entry['name']} is not ready, {entry['reason']}.", "INFO")
             if entry.get("remedy"):
                 paragraph(box, entry["remedy"])
 

@@ -1,6 +1,7 @@
 """The whole path: the button, a real daemon process, a draft job, objects in the scene, Cycles renders."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -118,3 +119,19 @@ def test_a_file_that_is_no_picture_is_refused_in_the_backends_words(addon, tmp_p
     assert job.state is State.FAILED
     assert job.error.code == "invalid_input"
     assert "not" in str(job.error)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
+def test_a_backend_killed_in_mid_job_is_started_again_and_the_job_goes_on(addon):
+    chosen = bpy.context.scene.orrery
+    chosen.path, chosen.quality = str(PICTURE), "draft"
+    bpy.ops.orrery.generate()
+    job = addon.jobs.latest
+    pump_until(addon, lambda: job.stage == "splats" or job.final, 120)
+    killed = read_endpoint().pid
+    os.kill(killed, signal.SIGKILL)
+    pump_until(addon, lambda: addon.jobs.link is Link.LOST, 15)
+    pump_until(addon, lambda: job.final, 240)
+    assert job.state is State.IMPORTED, job.error
+    assert read_endpoint().pid != killed

@@ -95,12 +95,15 @@ def main(folder: Path) -> None:
         (folder / "status.json").write_text(json.dumps({"harness": str(error)}))
         return
     import blender_addon
-    from blender_addon import preferences, session
+    from blender_addon import panels, preferences, session
 
     settings = json.loads((folder / "settings.json").read_text())
     preferences.Defaults.auto_start = False
     session.user_folder = lambda: folder / "user"
     bpy.context.preferences.view.show_splash = False
+    for panel in panels.CLASSES:  # all open, so that all are drawn
+        if issubclass(panel, bpy.types.Panel) and hasattr(panel, "bl_options"):
+            panel.bl_options = panel.bl_options - {"DEFAULT_CLOSED"}
     blender_addon.register()
     ticks = 0
 
