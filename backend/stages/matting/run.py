@@ -7,6 +7,7 @@ from backend.pipeline.options import MattingOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture
 from backend.stages.matting.alpha import has_cutout_alpha
+from backend.stages.matting.edges import flatten, object_colours
 from backend.stages.matting.framing import frame
 
 LOW_CONFIDENCE = 0.6
@@ -37,7 +38,10 @@ def run(*, picture: Picture, options: MattingOptions, context: StageContext) -> 
             "run: python -m backend models pull u2netp, or give a picture with a transparent background."
         )
     context.step(1, 2, "Framing the object")
-    framed, facts = frame(picture.rgba, np.asarray(alpha, dtype=np.float32), options.size, options.fill)
+    rgba = picture.rgba
+    if not has_cutout_alpha(rgba[..., 3]):  # a cut-out's own colours are clean already
+        rgba = np.dstack([object_colours(flatten(rgba), alpha), alpha])
+    framed, facts = frame(rgba, np.asarray(alpha, dtype=np.float32), options.size, options.fill)
     context.note(**facts)
     context.step(2, 2, "Cut out")
     return framed
