@@ -23,7 +23,9 @@ class Fused:
 
 
 @kernel
-def _fuse_planes(depth, weight, projection, hull, cell, truncation, skip_below, start, stop, out, seen):
+def _fuse_planes(
+    depth, weight, facing, projection, hull, cell, truncation, skip_below, start, stop, out, seen
+):
     """Weighted mean over the views of the clipped distance to their surfaces."""
     views, height, width = depth.shape
     for i in range(start, stop):
@@ -55,7 +57,8 @@ def _fuse_planes(depth, weight, projection, hull, cell, truncation, skip_below, 
                         continue
                     if low > 0.0 and high - low < truncation:
                         d = (d00 * (1 - a) + d01 * a) * (1 - b) + (d10 * (1 - a) + d11 * a) * b
-                    behind = np.float32(w) - d
+                    # Across the surface, not along the axis: a slope would count as depth.
+                    behind = (np.float32(w) - d) * facing[n, near_row, near_column]
                     if behind > truncation:
                         continue
                     share = weight[n, near_row, near_column]
@@ -66,40 +69,83 @@ def _fuse_planes(depth, weight, projection, hull, cell, truncation, skip_below, 
                     seen[i, j, k] = total
 
 
+def facing_of(depth: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Cosine between the line of sight and the surface's normal, from depth (h, w) metres, 0 = unknown.
+
+    (h, w) float32 from 0.05 to 1; a pixel whose neighbours are unknown or far off gets 0.3.
+    """
+    height, width = depth.shape
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32) + np.float32(0.5)
+    x = (columns - np.float32(intrinsics[0, 2])) / np.float32(intrinsics[0, 0])
+    y = (rows - np.float32(intrinsics[1, 2])) / np.float32(intrinsics[1, 1])
+    z = depth
+    # Slopes of log depth over two pixels: for a plane they give its normal whatever its distance.
+    slopes = []
+    known = z > 0
+    log = np.log(np.where(known, z, 1)).astype(np.float32)
+    for axis in (1, 0):
+        ahead, behind = np.roll(log, -2, axis), np.roll(log, 2, axis)
+        good = known & np.roll(known, -2, axis) & np.roll(known, 2, axis)
+        slopes.append(np.where(good, (ahead - behind) / 4, np.nan))
+    per_x, per_y = slopes[0] * np.float32(intrinsics[0, 0]), slopes[1] * np.float32(intrinsics[1, 1])
+    # The plane n . p = 1 with p = z (x, y, 1) has n proportional to (-per_x, -per_y, 1 + x per_x + y per_y).
+    along = 1 + x * per_x + y * per_y
+    cosine = 1 / np.sqrt((per_x**2 + per_y**2 + along**2) * (x**2 + y**2 + 1))
+    cosine = np.where(np.isfinite(cosine), cosine, np.float32(0.3))
+    return np.where(known, np.clip(cosine, 0.05, 1), 0).astype(np.float32)
+
+
 def fuse_depth(
     depth: np.ndarray, weight: np.ndarray, cameras: Cameras, hull: Grid, truncation: float
 ) -> Fused:
     """Fuse depth (N, h, w) float32 metres (0 = unknown) with weight (N, h, w) on the points of `hull`.
 
+    Surfaces seen at a slant count less, by the square of the cosine.
     cameras     of the depth maps' size
     truncation  metres: points further behind a surface do not hear of it; before it they hear this much
     Points outside the hull are left out.
     """
     out, seen = np.zeros_like(hull.field), np.zeros_like(hull.field)
+    facing = np.stack(map_parallel(lambda n: facing_of(depth[n], cameras.intrinsics[n]), range(len(depth))))
+    weight = weight * facing**2
     projection = cameras.intrinsics @ cameras.camera_from_world[:, :3]
     projection[:, :, 3] += projection[:, :, :3] @ hull.origin
     projection = np.ascontiguousarray(projection)
     limit = np.float32(-2 * hull.cell)
     map_parallel(
         lambda band: _fuse_planes(
-            depth, weight, projection, hull.field, hull.cell, np.float32(truncation), limit, *band, out, seen
+            depth,
+            weight,
+            facing,
+            projection,
+            hull.field,
+            hull.cell,
+            np.float32(truncation),
+            limit,
+            *band,
+            out,
+            seen,
         ),
         bands(len(out), 4 * thread_count()),
     )
     return Fused(out, seen)
 
 
-def merge_fused(hull: Grid, fused: Fused, *, enough: float = 0.5) -> Grid:
-    """min(hull, fused) where the views saw enough, the hull elsewhere, with a soft passage.
+def merge_fused(hull: Grid, fused: Fused, *, enough: float = 0.05, dead: float = 0.1) -> Grid:
+    """The hull, lowered to the fused surface where the views saw enough.
 
-    enough: the weight from which fused depth counts in full.
+    enough  the weight from which fused depth counts in full
+    dead    cells: where depth and hull differ by less, the hull is right (its silhouettes are exact, and
+            lowering by the noise of depth would shrink the object)
     """
     from scipy.ndimage import gaussian_filter
 
-    lowered = np.minimum(hull.field, fused.distance)
-    share = np.clip(fused.weight / enough, 0, 1)
-    field = hull.field + share * (lowered - hull.field)
-    near = np.clip(field, -4 * hull.cell, 4 * hull.cell)
-    smooth = gaussian_filter(near, 0.7)
-    changed = (fused.weight > 0) & (hull.field > -hull.cell)
-    return Grid(np.where(changed, np.minimum(smooth, hull.field), hull.field), hull.origin, hull.cell)
+    cell = hull.cell
+    near = np.clip(hull.field, -4 * cell, 4 * cell)
+    carve = np.where(fused.weight > 0, np.clip(near - fused.distance, 0, None), 0)
+    carve *= np.clip(fused.weight / enough, 0, 1)
+    t = np.clip(carve / (2 * dead * cell) - 0.5, 0, 1)
+    carve *= t * t * (3 - 2 * t)
+    carve = gaussian_filter(carve, 0.6)
+    field = np.where(carve > 1e-3 * cell, near - carve, hull.field)
+    return Grid(field.astype(np.float32), hull.origin, cell)

@@ -208,7 +208,7 @@ def _hypothesis(
 
 @kernel
 def _sweep_rows(
-    gray, distance, maps, sources, trust, view, intrinsics, entry, leave, normal, step, flat, noise,
+    gray, distance, maps, sources, trust, view, intrinsics, entry, leave, hull, normal, step, prior, noise,
     start, stop, cost,
 ):  # fmt: skip
     """Cost (1 - score) of each hypothesis of rows start..stop; a flat patch costs the same everywhere.
@@ -226,7 +226,7 @@ def _sweep_rows(
                 continue
             variance = _reference_patch(gray[view], half, i, j, radius, values, weights)
             rx, ry = (2 * j + 1.0 - cx) / fx, (2 * i + 1.0 - cy) / fy
-            textured = variance > flat
+            textured = variance > noise
             for k in range(cost.shape[2]):
                 depth = entry[i, j] + step * k
                 if depth > leave[i, j] and k > 0:
@@ -238,6 +238,7 @@ def _sweep_rows(
                         gray, distance, maps, sources, trust, shrink, values, weights, variance, radius,
                         rx, ry, fx, fy, normal[i, j, 0], normal[i, j, 1], normal[i, j, 2], depth, noise,
                     )  # fmt: skip
+                cost[i, j, k] += prior * np.float32(min(max(depth - hull[i, j], 0.0) / (4 * step), 1.0))
 
 
 @kernel
@@ -347,17 +348,20 @@ def sweep_view(
     view: int,
     entry: np.ndarray,
     leave: np.ndarray,
+    hull: np.ndarray,
     normal: np.ndarray,
     deepest: float,
     centre: np.ndarray,
     *,
     check: Callable[[], None] = lambda: None,
+    hull_prior: float = 0.1,
     small_penalty: float = 0.06,
     large_penalty: float = 0.5,
 ) -> DepthMap:
     """Depth of one view.
 
-    entry, leave (H/2, W/2) float32: hull depths where the ray goes in and out, 0 outside the hull
+    entry, leave  (H/2, W/2) float32: depths to look between, entry 0 where there is nothing
+    hull          (H/2, W/2) float32: where the ray enters the hull; depths behind it cost up to `hull_prior`
     normal        (H/2, W/2, 3) float32: the patch planes' normals in the camera's axes
     deepest       metres: how far behind the entry to look
     check         called every 0.1 s or so; may raise
@@ -372,12 +376,11 @@ def sweep_view(
     count = int(np.clip(np.ceil(deepest / step), 4, 48))
     intrinsics = np.ascontiguousarray(cameras.intrinsics[view])
     cost = np.full((height, width, count), -1.0, dtype=np.float32)
-    flat = np.float32(_NOISE)
     for start, stop in bands(height, 8):
         check()
         _sweep_rows(
-            views.coarse, views.distance, maps, sources, views.weight, view, intrinsics, entry, leave, normal,
-            step, flat, _NOISE, start, stop, cost,
+            views.coarse, views.distance, maps, sources, views.weight, view, intrinsics, entry, leave, hull,
+            normal, step, np.float32(hull_prior), _NOISE, start, stop, cost,
         )  # fmt: skip
     total = np.where(cost < 0, np.float32(-1), np.float32(0))
     path = np.empty_like(cost)

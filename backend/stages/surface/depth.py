@@ -1,5 +1,6 @@
 """Depth maps of all views: those the views bring, or a photo-consistent sweep inward from the hull."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -9,16 +10,25 @@ from backend.geometry.cameras import Cameras
 from backend.geometry.mesh_check import vertex_normals
 from backend.geometry.mesh_raster import rasterize_mesh
 from backend.geometry.parallel import map_parallel
-from backend.geometry.photo_consistency import STRIDE, SweepViews, confirmations, prepare, sweep_view
+from backend.geometry.photo_consistency import (
+    STRIDE,
+    SweepViews,
+    confirmations,
+    prepare,
+    sweep_step,
+    sweep_view,
+)
 from backend.geometry.silhouettes import signed_distances
-from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Views
 
 WORK_SIZE = 512
 """Longest side of the pictures that are matched; larger ones are reduced to it."""
 
-_DEEPEST = 0.18
-_ACCEPTED = 0.7
+_DEEPEST, _DEEPEST_AGAIN = 0.18, 0.06
+_STEPS_BEFORE = 3
+_LEAN, _LEAN_AGAIN = 0.5, 0.05
+_ACCEPTED = 0.55
+_VOTES = 2
 _TOLERANCE = 8e-3
 
 
@@ -35,11 +45,77 @@ class DepthMaps:
     cameras: Cameras
 
 
+@dataclass(frozen=True)
+class _Faces:
+    """What one view sees of a mesh, (h, w): depth of entry and of the first exit (0 outside), normal.
+
+    normal (h, w, 3) float32, camera axes
+    """
+
+    entry: np.ndarray
+    leave: np.ndarray
+    normal: np.ndarray
+
+
 def given_depth(views: Views) -> DepthMaps:
     """The depth that an engine brought with its views."""
-    depth = np.where(np.isfinite(views.depth) & (views.rgba[..., 3] >= 0.5), views.depth, 0)
-    weight = np.ones_like(views.depth) * views.confidence[:, None, None]
-    return DepthMaps(depth.astype(np.float32), weight.astype(np.float32), views.cameras)
+    known = np.isfinite(views.depth) & (views.depth > 0) & (views.rgba[..., 3] >= 0.5)
+    weight = np.where(known, views.confidence[:, None, None], 0)
+    return DepthMaps(
+        np.where(known, views.depth, 0).astype(np.float32), weight.astype(np.float32), views.cameras
+    )
+
+
+class Matcher:
+    """Matches the views of one object, from its hull and then again from a better shape.
+
+    Lengths inside (how deep to look, how near is agreement) are shares of the object's longest side.
+    """
+
+    def __init__(self, views: Views, vertices: np.ndarray, faces: np.ndarray) -> None:
+        """vertices (V, 3), faces (F, 3): the hull."""
+        rgb, alpha, cameras = _work_views(views)
+        low, high = vertices.min(axis=0), vertices.max(axis=0)
+        self._centre, self._size = (low + high) / 2.0, float((high - low).max())
+        self._sweep = prepare(rgb, signed_distances(alpha), cameras, self._centre, views.confidence)
+        self.cameras = cameras.resized(cameras.width // STRIDE, cameras.height // STRIDE)
+        self._hull = _seen_faces(vertices, faces, self.cameras)
+
+    def match(
+        self,
+        better: tuple[np.ndarray, np.ndarray] | None,
+        check: Callable[[], None],
+        on_view: Callable[[int], None],
+    ) -> tuple[DepthMaps, float]:
+        """Depth of every view, kept where other views confirm it; and the share of the pixels kept.
+
+        better   vertices and faces of a shape inside the hull to start from; None starts from the hull
+        on_view  is called with the number of views done so far, from several threads
+        """
+        count = len(self.cameras)
+        found = self._hull if better is None else _seen_faces(*better, self.cameras)
+        lean = _LEAN if better is None else _LEAN_AGAIN
+        deepest = (_DEEPEST if better is None else _DEEPEST_AGAIN) * self._size
+        done: list[int] = []
+
+        def one(view: int):
+            check()
+            hull, seen, entry = self._hull[view], found[view], found[view].entry
+            if better is not None:
+                distance = float(np.linalg.norm(self.cameras.centres[view] - self._centre))
+                before = _STEPS_BEFORE * sweep_step(self._sweep, view, distance)
+                entry = np.where(entry > 0, np.maximum(entry - before, hull.entry), 0).astype(np.float32)
+            planes = _planes(seen.normal, self.cameras, view, lean)
+            result = sweep_view(
+                self._sweep, view, entry, seen.leave, hull.entry, planes, deepest, self._centre, check=check
+            )
+            done.append(view)
+            on_view(len(done))
+            return result
+
+        maps = map_parallel(one, range(count))
+        depth, score = np.stack([m.depth for m in maps]), np.stack([m.score for m in maps])
+        return _confirmed(depth, score, self._sweep, self.cameras, _TOLERANCE * self._size)
 
 
 def _work_views(views: Views) -> tuple[np.ndarray, np.ndarray, Cameras]:
@@ -55,77 +131,55 @@ def _work_views(views: Views) -> tuple[np.ndarray, np.ndarray, Cameras]:
     return np.ascontiguousarray(rgb), np.ascontiguousarray(alpha), views.cameras.resized(*size)
 
 
-def _hull_maps(
-    vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, cameras: Cameras, view: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Entry depth, exit depth (0 outside the mesh) and patch normal (camera axes) of each pixel."""
-    pose, intrinsics = cameras.world_from_camera[view], cameras.intrinsics[view]
+def _seen_faces(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) -> list[_Faces]:
+    normals = vertex_normals(vertices, faces)
     points = vertices.astype(np.float64)
     a, b, c = (points[faces[:, i]] for i in range(3))
-    towards = np.einsum("fi,fi->f", np.cross(b - a, c - a), pose[:3, 3] - a) > 0
-    front = rasterize_mesh(vertices, faces[towards], pose, intrinsics, cameras.width, cameras.height)
-    back = rasterize_mesh(vertices, faces[~towards], pose, intrinsics, cameras.width, cameras.height)
-    entry = np.where(front.face >= 0, front.depth, 0).astype(np.float32)
-    leave = np.where(back.face >= 0, back.depth, 0).astype(np.float32)
-    normal = front.interpolate(normals, faces[towards]) @ pose[:3, :3].astype(np.float32)
-    rows, columns = np.mgrid[0 : cameras.height, 0 : cameras.width].astype(np.float32) + 0.5
-    ray = np.stack(
-        [
-            (columns - intrinsics[0, 2]) / intrinsics[0, 0],
-            (rows - intrinsics[1, 2]) / intrinsics[1, 1],
-            np.ones_like(rows),
-        ],
-        axis=-1,
-    )
+    across = np.cross(b - a, c - a)
+
+    def one(view: int) -> _Faces:
+        pose = cameras.world_from_camera[view]
+        camera = pose, cameras.intrinsics[view], cameras.width, cameras.height
+        towards = np.einsum("fi,fi->f", across, pose[:3, 3] - a) > 0
+        front = rasterize_mesh(vertices, faces[towards], *camera)
+        back = rasterize_mesh(vertices, faces[~towards], *camera)
+        return _Faces(
+            np.where(front.face >= 0, front.depth, 0).astype(np.float32),
+            np.where(back.face >= 0, back.depth, 0).astype(np.float32),
+            front.interpolate(normals, faces[towards]) @ pose[:3, :3].astype(np.float32),
+        )
+
+    return map_parallel(one, range(len(cameras)))
+
+
+def _planes(normal: np.ndarray, cameras: Cameras, view: int, lean: float) -> np.ndarray:
+    """Normals leaned towards the camera by the share `lean`: those of a hull stand too far outward."""
+    intrinsics = cameras.intrinsics[view]
+    rows, columns = np.mgrid[0 : cameras.height, 0 : cameras.width].astype(np.float32) + np.float32(0.5)
+    x = (columns - np.float32(intrinsics[0, 2])) / np.float32(intrinsics[0, 0])
+    y = (rows - np.float32(intrinsics[1, 2])) / np.float32(intrinsics[1, 1])
+    ray = np.stack([x, y, np.ones_like(x)], axis=-1)
     ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
-    # Halfway between the hull's normal and the line of sight: a hull's own normals lean outward.
-    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
-    plane = normal - ray
+    unit = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
+    plane = (1 - lean) * unit - lean * ray
     plane /= np.maximum(np.linalg.norm(plane, axis=-1, keepdims=True), 1e-6)
-    return entry, leave, np.ascontiguousarray(plane, dtype=np.float32)
-
-
-def swept_depth(
-    views: Views, vertices: np.ndarray, faces: np.ndarray, context: StageContext, first: int, steps: int
-) -> DepthMaps:
-    """Plane sweep of every view inside the hull (vertices, faces), then the check of views against views.
-
-    first, steps: progress is reported from step `first` of `steps` on, one for each view.
-    """
-    rgb, alpha, cameras = _work_views(views)
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    centre, size = (low + high) / 2.0, float((high - low).max())
-    sweep = prepare(rgb, signed_distances(alpha), cameras, centre, views.confidence)
-    half = cameras.resized(cameras.width // STRIDE, cameras.height // STRIDE)
-    normals = vertex_normals(vertices, faces)
-    found = {}
-    count = len(views)
-
-    def one(view: int):
-        context.check()
-        entry, leave, normal = _hull_maps(vertices, faces, normals, half, view)
-        result = sweep_view(sweep, view, entry, leave, normal, _DEEPEST * size, centre, check=context.check)
-        found[view] = True
-        context.step(first + len(found), steps, f"matching view {len(found)} of {count}")
-        return result
-
-    maps = map_parallel(one, range(count))
-    depth, score = np.stack([m.depth for m in maps]), np.stack([m.score for m in maps])
-    depth[score < _ACCEPTED] = 0
-    return _confirmed(depth, score, sweep, half, size, context)
+    return np.ascontiguousarray(plane, dtype=np.float32)
 
 
 def _confirmed(
-    depth: np.ndarray, score: np.ndarray, sweep: SweepViews, half: Cameras, size: float, context: StageContext
-) -> DepthMaps:
+    depth: np.ndarray, score: np.ndarray, sweep: SweepViews, half: Cameras, tolerance: float
+) -> tuple[DepthMaps, float]:
+    """Keep depths that score well and that `_VOTES` other views hold too."""
+    depth = np.where(score < _ACCEPTED, 0, depth).astype(np.float32)
     votes = np.stack(
         map_parallel(
-            lambda view: confirmations(depth, sweep.cameras, view, sweep.sources[view], _TOLERANCE * size),
+            lambda view: confirmations(depth, sweep.cameras, view, sweep.sources[view], tolerance),
             range(len(depth)),
         )
     )
-    kept = (votes >= 2) & (depth > 0)
-    seen = sum(int(np.count_nonzero(d[::STRIDE, ::STRIDE] > 1)) for d in sweep.distance)
-    context.note(confirmed_share=round(float(kept.sum() / max(seen, 1)), 4))
+    enough = np.minimum(_VOTES, (sweep.sources >= 0).sum(axis=1))  # two views can only confirm each other
+    kept = (votes >= enough[:, None, None]) & (depth > 0)
+    inside = sum(int(np.count_nonzero(d[::STRIDE, ::STRIDE] > 1)) for d in sweep.distance)
     weight = np.where(kept, np.clip(score, 0.05, 1) * sweep.weight[:, None, None], 0)
-    return DepthMaps(np.where(kept, depth, 0).astype(np.float32), weight.astype(np.float32), half)
+    maps = DepthMaps(np.where(kept, depth, 0).astype(np.float32), weight.astype(np.float32), half)
+    return maps, float(kept.sum() / max(inside, 1))

@@ -8,7 +8,7 @@ from backend.geometry.fusion import fuse_depth, merge_fused
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, Views
-from backend.stages.surface.depth import given_depth, swept_depth
+from backend.stages.surface.depth import DepthMaps, Matcher, given_depth
 from backend.stages.surface.parts import drop_floaters, fill_cavities
 from shared_protocol.errors import StageFailed
 
@@ -25,8 +25,8 @@ class HullSurface:
         self, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext
     ) -> Mesh:
         """A closed mesh of at most `options.faces` triangles; the splats are not used."""
-        carve = options.carve
-        steps = 5 + (len(views) if carve else 0)
+        passes = 0 if not options.carve else 1 if views.depth is not None else 2
+        steps = 5 + passes * len(views)
         context.step(0, steps, "measuring silhouettes")
         alpha = np.ascontiguousarray(views.rgba[..., 3])
         masks = silhouettes(alpha, views.cameras)
@@ -37,8 +37,10 @@ class HullSurface:
         low, high = bounds_of(masks, views.cameras)
         context.step(1, steps, "carving the visual hull")
         grid = field_of(masks, low, high, options.grid)
-        if carve:
-            grid = self._carved(grid, alpha, views, context, 2, steps)
+        if options.carve and views.depth is not None:
+            grid = self._fused(grid, given_depth(views), context)
+        elif options.carve:
+            grid = self._matched(grid, alpha, views, context, steps)
         context.step(steps - 2, steps, "extracting the surface")
         vertices, faces = self._surface(grid, alpha, views, context)
         context.step(steps - 1, steps, "reducing triangles")
@@ -46,19 +48,34 @@ class HullSurface:
         context.step(steps, steps, "surface done")
         return Mesh(vertices, faces)
 
-    def _carved(
-        self, hull: Grid, alpha: np.ndarray, views: Views, context: StageContext, first: int, steps: int
+    def _matched(
+        self, hull: Grid, alpha: np.ndarray, views: Views, context: StageContext, steps: int
     ) -> Grid:
+        """The hull's field, lowered where the pictures agree that there is nothing."""
+        matcher, better, grid, count = None, None, hull, len(views)
+        for turn, words in enumerate(("matching", "matching again")):
+            vertices, faces = self._surface(grid, alpha, views, context)
+            mesh = decimate(vertices, faces, _PROXY_FACES, context.check)
+            if matcher is None:
+                matcher = Matcher(views, *mesh)
+            else:
+                better = mesh
+            maps, share = matcher.match(
+                better,
+                context.check,
+                lambda done, turn=turn, words=words: context.step(
+                    2 + turn * count + done, steps, f"{words}: view {done} of {count}"
+                ),
+            )
+            grid = self._fused(hull, maps, context)
+        context.note(confirmed_share=round(share, 4))
+        return grid
+
+    def _fused(self, hull: Grid, maps: DepthMaps, context: StageContext) -> Grid:
         """The hull's field, lowered where depth says that there is nothing."""
-        if views.depth is not None:
-            maps = given_depth(views)
-        else:
-            vertices, faces = self._surface(hull, alpha, views, context)
-            vertices, faces = decimate(vertices, faces, _PROXY_FACES, context.check)
-            maps = swept_depth(views, vertices, faces, context, first, steps)
         context.check()
-        truncation = 3 * hull.cell
-        fused = fuse_depth(maps.depth, maps.weight, maps.cameras, hull, truncation)
+        fused = fuse_depth(maps.depth, maps.weight, maps.cameras, hull, 3 * hull.cell)
+        context.check()
         return merge_fused(hull, fused)
 
     def _surface(
