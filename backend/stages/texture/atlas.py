@@ -13,11 +13,16 @@ import numpy as np
 
 from backend.geometry.mesh_raster import rasterize_pixels
 from backend.geometry.mesh_render import vertex_normals
+from backend.geometry.smoothing import taubin
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh
 from shared_protocol.errors import StageFailed
 
 _POLL_SECONDS = 0.03
+SMOOTHING_ROUNDS = 15
+"""xatlas is shown a smoothed copy of the shape: what looks rough to it becomes hundreds of charts.
+Measured on carved hulls of 20k faces: 258 -> 41, 350 -> 34, 1498 -> 642 charts (15 rounds), texels 5 %
+coarser in the median."""
 
 
 def chart_padding(size: int) -> int:
@@ -40,7 +45,7 @@ class Unwrap:
         self._target, self._log = folder / "out.npz", folder / "log.txt"
         np.savez(
             folder / "in.npz",
-            vertices=mesh.vertices,
+            vertices=taubin(mesh.vertices, mesh.faces, rounds=SMOOTHING_ROUNDS),
             faces=mesh.faces.astype(np.uint32),
             resolution=size,
             padding=chart_padding(size),

@@ -1,12 +1,14 @@
 """The embedded texture engine: xatlas charts, projection with visibility, filling."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from backend.geometry.mesh_render import over, render_mesh
 from backend.pipeline.options import TextureOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views, quantize
-from backend.stages.texture.atlas import Unwrap, lay_out_texels
+from backend.stages.texture.atlas import Texels, Unwrap, lay_out_texels
 from backend.stages.texture.fill import bleed, fill_unseen
 from backend.stages.texture.projection import Gathered, gather
 from backend.stages.texture.sources import prepare_source
@@ -25,18 +27,16 @@ class ProjectTexture:
     ) -> TexturedMesh:
         """See run.py; `splats` are not used."""
         total = len(views) + 3
-        extent = float(np.ptp(mesh.vertices, axis=0).max())
         context.step(0, total, "Unwrapping the mesh")
         with Unwrap(mesh, options.size) as unwrap:
             uvs, charts = unwrap.result(context)
         texels = lay_out_texels(mesh, uvs, options.size)
-        gathered = Gathered.empty(len(texels))
-        for view in range(len(views)):
-            context.step(view + 1, total, f"Projecting view {view + 1} of {len(views)}")
-            source = prepare_source(mesh, views, view, extent)
-            context.check()
-            scale = float(views.confidence[view]) * (FRONT_BOOST if view == 0 else 1.0)
-            gather(gathered, texels, source, views.cameras, view, scale, extent)
+        gathered = project_views(
+            mesh,
+            views,
+            texels,
+            lambda view: context.step(view + 1, total, f"Projecting view {view + 1} of {len(views)}"),
+        )
         context.step(len(views) + 1, total, "Filling what no view sees")
         seen = gathered.seen()
         colors = fill_unseen(mesh, texels, gathered.colors(), seen, context.check)
@@ -48,6 +48,18 @@ class ProjectTexture:
         )
         context.step(total, total, "Texture ready")
         return textured
+
+
+def project_views(mesh: Mesh, views: Views, texels: Texels, on_view: Callable[[int], None]) -> Gathered:
+    """What all views together say about every texel; `on_view(i)` is called before view i."""
+    extent = float(np.ptp(mesh.vertices, axis=0).max())
+    gathered = Gathered.empty(len(texels))
+    for view in range(len(views)):
+        on_view(view)
+        source = prepare_source(mesh, views, view, extent)
+        weight = float(views.confidence[view]) * (FRONT_BOOST if view == 0 else 1.0)
+        gather(gathered, texels, source, views.cameras, view, weight, extent)
+    return gathered
 
 
 def front_facts(textured: TexturedMesh, views: Views) -> dict[str, float]:

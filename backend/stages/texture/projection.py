@@ -10,8 +10,12 @@ from backend.geometry.parallel import for_bands
 from backend.stages.texture.atlas import Texels
 from backend.stages.texture.sources import DEPTH_OVERSAMPLING, Source
 
-SMOOTH_POWER, SHARP_POWER = 2.0, 2.0
-"""Exponents of the cosine between normal and view: low band, high band."""
+POWERS = (2.0, 8.0)
+FRONT_POWERS = (2.0, 3.0)
+"""Exponents of the cosine between normal and view, for the low and the high band: colours are blended
+over many views, so that no seam shows; detail comes from the view that looks most straight at it, so
+that views that disagree by a pixel do not blur it. The front view keeps its detail to its silhouette.
+Measured on hulls (drill, duck, monkey): against equal powers of 4, front +1.4 dB, held-out -0.05 dB."""
 
 
 @kernel
@@ -94,13 +98,13 @@ def gather(
     scale: float,
     extent: float,
 ) -> None:
-    """Add one view, with its weights multiplied by `scale`."""
+    """Add one view, with its weights multiplied by `scale`; view 0 is the front view."""
     matrix = np.ascontiguousarray(
         cameras.intrinsics[view] @ cameras.camera_from_world[view][:3], dtype=np.float32
     )
     centre = cameras.centres[view].astype(np.float32)
     assert source.depth.shape[1] == DEPTH_OVERSAMPLING * source.trust.shape[1]
-    powers = np.array([SMOOTH_POWER, SHARP_POWER], dtype=np.float32)
+    powers = np.array(FRONT_POWERS if view == 0 else POWERS, dtype=np.float32)
     for_bands(
         lambda start, stop: _project(
             texels.positions, texels.normals, matrix, centre, source.bands, source.trust, source.depth,

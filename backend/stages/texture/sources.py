@@ -14,7 +14,7 @@ SOLID_ALPHA = 0.9
 """Alpha from which a pixel's colour is the object's alone."""
 LOW_BAND_SIGMA = 1 / 100
 """Blur that parts the two bands, in picture widths."""
-EDGE_RAMP = 1 / 512
+EDGE_RAMP = 2 / 512
 """Trust grows from 0 at a silhouette or an occlusion edge to 1 at this distance, in picture widths."""
 DEPTH_OVERSAMPLING = 2
 

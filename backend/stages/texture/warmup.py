@@ -1,0 +1,21 @@
+"""Compiles this stage's kernels ahead of use, and those of the mesh renderer."""
+
+import numpy as np
+
+from backend.geometry.cameras import ring
+from backend.pipeline.values import Mesh, TexturedMesh, Views
+from backend.stages.texture.atlas import lay_out_texels
+from backend.stages.texture.project import front_facts, project_views
+
+
+def warm_up() -> None:
+    """Bake a tetrahedron: every kernel runs once with the types of real work."""
+    corners = np.array([[0, 0, 0.3], [0.3, -0.2, -0.2], [-0.3, -0.2, -0.2], [0, 0.3, -0.2]], dtype=np.float32)
+    mesh = Mesh(corners, np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]))
+    views = Views(
+        np.ones((1, 16, 16, 4), dtype=np.float32),
+        ring(1, radius=2.0, elevation_degrees=0.0, fov_degrees=30.0, size=16),
+    )
+    uvs = np.tile(np.array([[0, 0], [1, 0], [0, 1]], dtype=np.float32), (4, 1, 1))
+    project_views(mesh, views, lay_out_texels(mesh, uvs, 16), lambda view: None)
+    front_facts(TexturedMesh(mesh, uvs, np.ones((16, 16, 3), dtype=np.float32)), views)
