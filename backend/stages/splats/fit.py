@@ -7,6 +7,7 @@ from a good start want larger ones: `Rates`, measured on sixteen-view orbits of 
 The alpha term is ours: it keeps white Gaussians from lying unseen on the white background.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,15 @@ from backend.stages.splats.init import Start
 from backend.stages.splats.targets import WHITE, Target
 
 ALPHA_WEIGHT = 0.2
+HIGHER_DEGREES = 0.05
+"""Learning rate of harmonics of degree 1 and above next to degree 0, as 3DGS."""
 SMALLEST_OPACITY = 0.005
 """Gaussians fainter than this are dropped at the end, as in 3DGS."""
+
+
+PerceptualTerm = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+"""LPIPS of V3D's equation 1, for engines that have its weights: image and target (3, H, W) over white ->
+loss and dL/dimage (3, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +78,63 @@ class Raw:
 
 
 def fit(
-    start: Start, targets: list[Target], options: SplatsOptions, context: StageContext, rates: Rates = Rates()
+    start: Start,
+    targets: list[Target],
+    options: SplatsOptions,
+    context: StageContext,
+    rates: Rates = Rates(),
+    perceptual: PerceptualTerm | None = None,
 ) -> Gaussians:
     """Optimise the starting Gaussians for options.steps steps; the order of views is the seed's."""
+    if options.perceptual and perceptual is None:
+        context.warn("Gaussians were fitted without the perceptual term: this engine has no weights for it.")
     raw = Raw.of(start.gaussians)
     optimisers = {name: Adam(array) for name, array in vars(raw).items()}
-    random = context.generator()
-    queue: list[int] = []
-    quality: list[float] = []
-    words = f"Fitting {len(start.gaussians):,} Gaussians"
-    for step in range(options.steps):
-        if not queue:
-            queue = list(random.permutation(len(targets)))
-        target = targets[queue.pop()]
+    schedule = Schedule(len(targets), options.steps, rates.last, context)
+    for step, index, decay in schedule:
+        target = targets[index]
         drawn = raw.activate()
         rendering = render_gaussians(
             drawn, target.world_from_camera, target.intrinsics, target.width, target.height, WHITE
         )
         squares, _, upstream = photometric_loss(rendering.image, target.planes, options.ssim, ALPHA_WEIGHT)
+        if perceptual is not None and options.perceptual:
+            _, slope = perceptual(rendering.image[:3], target.planes[:3])
+            upstream[:3] += np.float32(options.perceptual) * slope
         gradients = rendering.backward(upstream)
-        decay = rates.last ** (step / max(options.steps - 1, 1))
         _update(raw, drawn, gradients, optimisers, rates, decay, start.extent)
-        quality.append(-10 * np.log10(max(squares / (3 * target.pixels), 1e-10)))
-        recent = float(np.mean(quality[-len(targets) :]))
-        context.step(step + 1, options.steps, f"{words}, step {step + 1} of {options.steps}, {recent:.1f} dB")
+        schedule.report(step, squares / (3 * target.pixels), len(start.gaussians))
     return raw.activate()
+
+
+class Schedule:
+    """Which view when, at which share of the learning rates; and the words of the progress.
+
+    Every view comes once before any comes again, in random order. Iterating gives (step from 0, view,
+    decay); used by every engine, so that they do the same work.
+    """
+
+    def __init__(self, views: int, steps: int, last: float, context: StageContext) -> None:
+        self._views, self._steps, self._last, self._context = views, steps, last, context
+        self._quality: list[float] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int, float]]:
+        random = self._context.generator()
+        queue: list[int] = []
+        for step in range(self._steps):
+            if not queue:
+                queue = random.permutation(self._views).tolist()
+            yield step, queue.pop(), self._last ** (step / max(self._steps - 1, 1))
+
+    def report(self, step: int, error: float, gaussians: int) -> None:
+        """Progress after a step; error: mean squared error over the whole view. Raises Cancelled."""
+        self._quality.append(-10 * np.log10(max(error, 1e-10)))
+        recent = float(np.mean(self._quality[-self._views :]))
+        self._context.step(
+            step + 1,
+            self._steps,
+            f"Fitting {gaussians:,} Gaussians, step {step + 1} of {self._steps}, {recent:.1f} dB",
+        )
 
 
 def _update(
@@ -112,12 +152,12 @@ def _update(
     optimisers["rotations"].step(gradients.rotations, rates.rotation * decay)
     slope = drawn.opacities * (1 - drawn.opacities)
     optimisers["logits"].step(gradients.opacities * slope, rates.opacity * decay)
-    # One Adam for all degrees: scaling the gradient would change nothing, so the higher ones are damped
+    # One Adam for all degrees. Adam cancels any scale of a gradient, so the higher degrees are slowed down
     # after the step.
     before = raw.harmonics[:, 1:].copy()
     optimisers["harmonics"].step(gradients.harmonics, rates.harmonics * decay)
     if before.size:
-        raw.harmonics[:, 1:] = before + 0.05 * (raw.harmonics[:, 1:] - before)
+        raw.harmonics[:, 1:] = before + np.float32(HIGHER_DEGREES) * (raw.harmonics[:, 1:] - before)
 
 
 def prune(gaussians: Gaussians) -> Gaussians:

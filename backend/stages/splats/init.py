@@ -22,7 +22,10 @@ _SCALE = 0.6
 """Standard deviation along the surface over the mean distance of neighbours: no holes, little blur."""
 _FLATNESS = 0.25
 """Standard deviation along the normal over the one along the surface."""
-_OPACITY = 0.8
+_INSET = 0.6
+"""Depth of the centres below the hull, in mean distances of neighbours: what sticks out of the silhouette
+takes a hundred steps to leave (0.6 instead of 0: +0.5 dB at the views, +0.6 dB between them)."""
+_OPACITY = 0.9
 _DEPTH_SLACK = 0.015
 """A point counts as seen when it lies no deeper than this share of the object behind the hull."""
 
@@ -134,6 +137,7 @@ def start_on_hull(views: Views, options: SplatsOptions, context: StageContext) -
     context.step(0, options.steps, "Colouring the Gaussians from the views")
     colors = colors_from_views(points, normals, vertices, faces, rgba, views, _DEPTH_SLACK * extent)
     spacing = np.sqrt(area / options.gaussians)
+    points -= _INSET * spacing * normals
     scales = np.tile(_SCALE * spacing * np.array([1, 1, _FLATNESS]), (options.gaussians, 1))
     harmonics = np.zeros((options.gaussians, (options.sh_degree + 1) ** 2, 3), dtype=np.float32)
     harmonics[:, 0] = harmonics_from_color(colors)

@@ -1,0 +1,187 @@
+"""Gaussian splatting on CUDA with GSplat (1.4, 1.5): start, loss, rates and schedule of the CPU engine.
+
+`rasterize` has the arguments and results of `backend.geometry.splat_raster.rasterize`, as tensors.
+GSplat adds gradients up in the order its threads arrive, so two runs differ in the last bits.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backend.geometry.splat_raster import Gaussians
+from backend.pipeline.options import SplatsOptions
+from backend.pipeline.stage import StageContext
+from backend.pipeline.values import Splats, Views
+from backend.stages.splats.fit import ALPHA_WEIGHT, HIGHER_DEGREES, Rates, Raw, Schedule, prune
+from backend.stages.splats.init import Start, start_on_hull
+from backend.stages.splats.targets import WHITE, Target, make_targets
+from shared_protocol.errors import EngineUnavailable, OutOfMemory
+
+if TYPE_CHECKING:
+    import torch
+
+Rasterizer = Callable[..., "tuple[torch.Tensor, torch.Tensor]"]
+
+
+def rasterize(
+    positions: "torch.Tensor",
+    scales: "torch.Tensor",
+    rotations: "torch.Tensor",
+    opacities: "torch.Tensor",
+    harmonics: "torch.Tensor",
+    world_from_camera: "torch.Tensor",
+    intrinsics: "torch.Tensor",
+    width: int,
+    height: int,
+    background: "torch.Tensor",
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """CUDA tensors -> colour (H, W, 3) over the background, alpha (H, W); differentiable."""
+    import torch
+    from gsplat import rasterization
+
+    color, alpha, _ = rasterization(
+        means=positions,
+        quats=rotations,
+        scales=scales,
+        opacities=opacities,
+        colors=harmonics,
+        viewmats=torch.linalg.inv(world_from_camera)[None],
+        Ks=intrinsics[None],
+        width=width,
+        height=height,
+        eps2d=0.3,
+        sh_degree=round(harmonics.shape[1] ** 0.5) - 1,
+        packed=False,
+        backgrounds=background[None],
+        rasterize_mode="classic",
+    )
+    return color[0], alpha[0, ..., 0]
+
+
+def loss(
+    color: "torch.Tensor", alpha: "torch.Tensor", target: "torch.Tensor", ssim_weight: float
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """What `photometric_loss` computes: the loss, and the sum of squared colour errors (detached).
+
+    color (H, W, 3), alpha (H, W), target (4, H, W).
+    """
+    image = color.permute(2, 0, 1)
+    squares = (image - target[:3]) ** 2
+    total = squares.mean() + ALPHA_WEIGHT * ((alpha - target[3]) ** 2).mean()
+    if ssim_weight:
+        total = total + ssim_weight * (1 - _ssim(image, target[:3]))
+    return total, squares.detach().sum()
+
+
+def _ssim(x: "torch.Tensor", y: "torch.Tensor") -> "torch.Tensor":
+    """Mean SSIM of (3, H, W) pictures; 11x11 Gaussian window, sigma 1.5, zeros beyond the border."""
+    import torch
+
+    offsets = torch.arange(11, dtype=x.dtype, device=x.device) - 5
+    window = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    window = window / window.sum()
+    stack = torch.cat([x, y, x * x, y * y, x * y])[:, None]
+    blurred = torch.nn.functional.conv2d(stack, window.view(1, 1, 1, 11), padding=(0, 5))
+    blurred = torch.nn.functional.conv2d(blurred, window.view(1, 1, 11, 1), padding=(5, 0))
+    mean_x, mean_y, xx, yy, xy = blurred[:, 0].split(len(x))
+    c1, c2 = 0.01**2, 0.03**2
+    covariance = xy - mean_x * mean_y
+    variances = xx + yy - mean_x**2 - mean_y**2
+    top = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return (top / ((mean_x**2 + mean_y**2 + c1) * (variances + c2))).mean()
+
+
+def fit_torch(
+    start: Start,
+    targets: list[Target],
+    options: SplatsOptions,
+    context: StageContext,
+    draw: Rasterizer,
+    device: str,
+    rates: Rates = Rates(),  # noqa: B008 - frozen
+) -> Gaussians:
+    """The loop of `fit.fit` on a torch device; `draw` is `rasterize` or one like it."""
+    import torch
+
+    if options.perceptual:
+        context.warn("Gaussians were fitted without the perceptual term: this engine has no weights for it.")
+
+    def leaf(array: np.ndarray) -> torch.Tensor:
+        return torch.tensor(array, dtype=torch.float32, device=device, requires_grad=True)
+
+    raw = Raw.of(start.gaussians)
+    base, higher = leaf(raw.harmonics[:, :1]), leaf(raw.harmonics[:, 1:])
+    positions, log_scales, rotations, logits = (
+        leaf(a) for a in (raw.positions, raw.log_scales, raw.rotations, raw.logits)
+    )
+    learned = {
+        positions: rates.position * start.extent,
+        log_scales: rates.scale,
+        rotations: rates.rotation,
+        logits: rates.opacity,
+        base: rates.harmonics,
+    }
+    if higher.numel():
+        learned[higher] = rates.harmonics * HIGHER_DEGREES
+    optimiser = torch.optim.Adam(
+        [{"params": [tensor], "lr": rate} for tensor, rate in learned.items()], eps=1e-15
+    )
+    white = torch.as_tensor(WHITE, device=device)
+    on_device = [
+        tuple(
+            torch.as_tensor(np.asarray(a, dtype=np.float32), device=device)
+            for a in (t.planes, t.world_from_camera, t.intrinsics)
+        )
+        for t in targets
+    ]
+    schedule = Schedule(len(targets), options.steps, rates.last, context)
+    for step, index, decay in schedule:
+        target = targets[index]
+        planes, pose, intrinsics = on_device[index]
+        color, alpha = draw(
+            positions, torch.exp(log_scales), rotations, torch.sigmoid(logits), torch.cat([base, higher], 1),
+            pose, intrinsics, target.width, target.height, white,
+        )  # fmt: skip
+        total, squares = loss(color, alpha, planes, options.ssim)
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        for group, rate in zip(optimiser.param_groups, learned.values(), strict=True):
+            group["lr"] = rate * decay
+        optimiser.step()
+        schedule.report(step, float(squares) / (3 * target.pixels), len(start.gaussians))
+
+    def back(tensor: torch.Tensor) -> np.ndarray:
+        return tensor.detach().cpu().numpy()
+
+    harmonics = back(torch.cat([base, higher], 1))
+    return Raw(back(positions), back(log_scales), back(rotations), back(logits), harmonics).activate()
+
+
+class GsplatSplats:
+    """As `CpuSplats`, the fit on a CUDA device."""
+
+    version = "1"
+
+    def fit(self, views: Views, options: SplatsOptions, context: StageContext) -> Splats:
+        """views -> Gaussians; see `run.py`. EngineUnavailable without a working CUDA device."""
+        import torch
+
+        if not torch.cuda.is_available():
+            raise EngineUnavailable(
+                "the splats engine 'gsplat' is unavailable: torch finds no CUDA device",
+                remedy="Install the CUDA build of torch and the NVIDIA driver, or use the engine 'cpu'.",
+                stage="splats",
+                engine="gsplat",
+            )
+        context.step(0, options.steps, "Carving the hull for the Gaussians")
+        start = start_on_hull(views, options, context)
+        targets = make_targets(views, options.size)
+        try:
+            fitted = fit_torch(start, targets, options, context, rasterize, "cuda")
+        except torch.cuda.OutOfMemoryError as error:
+            raise OutOfMemory(
+                f"the GPU ran out of memory while fitting {options.gaussians} Gaussians",
+                remedy="Lower splats.gaussians or splats.size, or close other programs on the GPU.",
+            ) from error
+        return Splats(**vars(prune(fitted)))
