@@ -17,62 +17,43 @@ _LINE_WEIGHT = 1e-3
 _COLLAPSES_PER_CALL = 8_000
 
 
-@kernel
-def _accumulate(vertices, faces, quadrics, line_weight):
-    """Area-weighted plane quadrics of the faces and line quadrics along the vertex normals.
+_UPPER = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3), (2, 2), (2, 3), (3, 3)]
+
+
+def vertex_quadrics(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 10) float64: area-weighted plane quadrics of the faces, line quadrics along vertex normals.
 
     A quadric is the upper triangle of a symmetric 4x4: xx xy xz xw yy yz yw zz zw ww.
     """
-    normals = np.zeros_like(vertices)
-    areas = np.zeros(len(vertices))
-    plane = np.empty(4)
-    for f in range(len(faces)):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ux, uy, uz = (
-            vertices[b, 0] - vertices[a, 0],
-            vertices[b, 1] - vertices[a, 1],
-            vertices[b, 2] - vertices[a, 2],
-        )
-        vx, vy, vz = (
-            vertices[c, 0] - vertices[a, 0],
-            vertices[c, 1] - vertices[a, 1],
-            vertices[c, 2] - vertices[a, 2],
-        )
-        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-        length = np.sqrt(nx * nx + ny * ny + nz * nz)
-        if length < 1e-30:
-            continue
-        plane[0], plane[1], plane[2] = nx / length, ny / length, nz / length
-        plane[3] = -(plane[0] * vertices[a, 0] + plane[1] * vertices[a, 1] + plane[2] * vertices[a, 2])
-        for corner in range(3):
-            v = faces[f, corner]
-            normals[v, 0] += nx
-            normals[v, 1] += ny
-            normals[v, 2] += nz
-            areas[v] += length / 6.0
-            slot = 0
-            for i in range(4):
-                for j in range(i, 4):
-                    quadrics[v, slot] += length / 6.0 * plane[i] * plane[j]
-                    slot += 1
-    for v in range(len(vertices)):
-        length = np.sqrt(normals[v, 0] ** 2 + normals[v, 1] ** 2 + normals[v, 2] ** 2)
-        if length < 1e-30:
-            continue
-        weight = line_weight * areas[v]
-        along, square = 0.0, 0.0
-        for i in range(3):
-            plane[i] = normals[v, i] / length
-            along += plane[i] * vertices[v, i]
-            square += vertices[v, i] * vertices[v, i]
-        slot = 0
-        for i in range(3):
-            for j in range(i, 3):
-                quadrics[v, slot] += weight * ((1.0 if i == j else 0.0) - plane[i] * plane[j])
-                slot += 1
-            quadrics[v, slot] += weight * (along * plane[i] - vertices[v, i])
-            slot += 1
-        quadrics[v, 9] += weight * (square - along * along)
+    count = len(vertices)
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    across = np.cross(b - a, c - a)
+    length = np.linalg.norm(across, axis=1)
+    unit = np.divide(across, length[:, None], out=np.zeros_like(across), where=length[:, None] > 0)
+    plane = np.column_stack([unit, -np.einsum("fi,fi->f", unit, a)])
+
+    def around(values: np.ndarray) -> np.ndarray:
+        return sum(np.bincount(faces[:, i], weights=values, minlength=count) for i in range(3))
+
+    share = length / 6
+    area = around(share)
+    normal = np.column_stack([around(across[:, i]) for i in range(3)])
+    size = np.linalg.norm(normal, axis=1, keepdims=True)
+    normal = np.divide(normal, size, out=np.zeros_like(normal), where=size > 0)
+    # The squared distance to the line through p along n: (I - n n^T), -(I - n n^T) p, |p|^2 - (n p)^2.
+    along = np.einsum("vi,vi->v", normal, vertices)
+    beside = along[:, None] * normal - vertices
+    weight = _LINE_WEIGHT * area
+    quadrics = np.empty((count, 10))
+    for slot, (i, j) in enumerate(_UPPER):
+        if j < 3:
+            line = float(i == j) - normal[:, i] * normal[:, j]
+        elif i < 3:
+            line = beside[:, i]
+        else:
+            line = np.einsum("vi,vi->v", vertices, vertices) - along**2
+        quadrics[:, slot] = around(share * plane[:, i] * plane[:, j]) + weight * line
+    return quadrics
 
 
 @kernel
@@ -325,8 +306,7 @@ def decimate(
     scale = float((points.max(axis=0) - points.min(axis=0)).max()) or 1.0
     points = np.ascontiguousarray((points - centre) / scale)
     faces = np.array(faces, dtype=np.int32)
-    quadrics = np.zeros((len(points), 10))
-    _accumulate(points, faces, quadrics, _LINE_WEIGHT)
+    quadrics = vertex_quadrics(points, faces)
 
     # All corners of a vertex as one ring of links: merging two vertices is swapping two links.
     corners = np.argsort(faces.ravel(), kind="stable").astype(np.int32)

@@ -208,18 +208,18 @@ def _hypothesis(
 
 @kernel
 def _sweep_rows(
-    gray, distance, maps, sources, trust, view, intrinsics, entry, leave, hull, normal, step, prior, noise,
-    start, stop, cost,
+    gray, distance, half, maps, sources, trust, view, intrinsics, entry, leave, hull, normal, step, prior,
+    noise, start, stop, cost,
 ):  # fmt: skip
     """Cost (1 - score) of each hypothesis of rows start..stop; a flat patch costs the same everywhere.
 
-    cost (h, w, K): K hypotheses `step` metres of depth apart, from `entry` on, -1 where the pixel is
+    half      (h, w) float32: every second pixel of the view's `distance`
+    cost      (h, w, K): K hypotheses `step` metres of depth apart, from `entry` on, -1 where the pixel is
     not matched.
     """
     radius, shrink = 2, 2
     values, weights = np.empty(25, dtype=np.float32), np.empty(25, dtype=np.float32)
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
-    half = distance[view, ::2, ::2]
     for i in range(start, stop):
         for j in range(cost.shape[1]):
             if entry[i, j] <= 0.0 or half[i, j] < 1.5:
@@ -376,11 +376,12 @@ def sweep_view(
     count = int(np.clip(np.ceil(deepest / step), 4, 48))
     intrinsics = np.ascontiguousarray(cameras.intrinsics[view])
     cost = np.full((height, width, count), -1.0, dtype=np.float32)
+    half = np.ascontiguousarray(views.distance[view, ::2, ::2])
     for start, stop in bands(height, 8):
         check()
         _sweep_rows(
-            views.coarse, views.distance, maps, sources, views.weight, view, intrinsics, entry, leave, hull,
-            normal, step, np.float32(hull_prior), _NOISE, start, stop, cost,
+            views.coarse, views.distance, half, maps, sources, views.weight, view, intrinsics, entry, leave,
+            hull, normal, step, np.float32(hull_prior), _NOISE, start, stop, cost,
         )  # fmt: skip
     total = np.where(cost < 0, np.float32(-1), np.float32(0))
     path = np.empty_like(cost)
