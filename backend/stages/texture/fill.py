@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
 from backend.pipeline.values import Mesh
-from backend.stages.texture.atlas import Texels, chart_padding
+from backend.stages.texture.atlas import Texels
 from backend.stages.texture.push_pull import push_pull
 
 _NEAREST = 6
 _CHUNK = 40_000
+_RINGS = 2
+"""Texels around a chart that repeat its border: bilinear sampling reads one, rounding another."""
 
 
 def diffuse_over_surface(
@@ -86,14 +89,17 @@ def fill_unseen(
     )
     sites = np.flatnonzero(known)
     sites = sites[:: max(1, len(sites) // 60_000)]
-    features = np.hstack([texels.positions, (2 * edge) * texels.normals])
-    tree = cKDTree(features[sites], balanced_tree=False)
+
+    def features(rows: np.ndarray) -> np.ndarray:
+        return np.hstack([texels.positions[rows], (2 * edge) * texels.normals[rows]])
+
+    tree = cKDTree(features(sites), balanced_tree=False)
     near = np.empty_like(far)
     mix = np.empty(len(unseen))
     for start in range(0, len(unseen), _CHUNK):
         check()
         part = slice(start, start + _CHUNK)
-        distance, neighbour = tree.query(features[unseen[part]], k=min(_NEAREST, len(sites)))
+        distance, neighbour = tree.query(features(unseen[part]), k=min(_NEAREST, len(sites)))
         distance = distance.reshape(len(distance), -1)
         neighbour = neighbour.reshape(distance.shape)
         share = 1.0 / (distance + 0.1 * edge) ** 2
@@ -106,7 +112,7 @@ def fill_unseen(
     return out
 
 
-def bleed(texels: Texels, colors: np.ndarray) -> np.ndarray:
+def bleed(texels: Texels, colors: np.ndarray, check: Callable[[], None]) -> np.ndarray:
     """The atlas (T, T, 3) float32, with colours carried across the gaps between charts.
 
     The texels next to a chart repeat its border, for bilinear sampling; the rest is filled smoothly,
@@ -117,15 +123,15 @@ def bleed(texels: Texels, colors: np.ndarray) -> np.ndarray:
     atlas.reshape(-1, 3)[texels.index] = colors
     filled = np.zeros((size, size), dtype=np.float32)
     filled.ravel()[texels.index] = 1
-    for _ in range(chart_padding(size)):
+    for _ in range(_RINGS):
+        check()
         atlas, filled = _grow(atlas, filled)
+    check()
     return push_pull(atlas, filled)
 
 
 def _grow(atlas: np.ndarray, filled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One ring of texels more, each the mean of its filled neighbours."""
-    import cv2
-
     sums = cv2.boxFilter(np.dstack([atlas * filled[..., None], filled]), -1, (3, 3), normalize=False)
     empty = filled == 0
     total = np.where(empty, sums[..., 3], 1)

@@ -41,7 +41,8 @@ class ProjectTexture:
         seen = gathered.seen()
         colors = fill_unseen(mesh, texels, gathered.colors(), seen, context.check)
         context.step(len(views) + 2, total, "Finishing the texture")
-        texture = quantize(bleed(texels, colors)).astype(np.float32) / 255
+        texture = quantize(bleed(texels, colors, context.check)).astype(np.float32) / 255
+        context.check()
         textured = TexturedMesh(mesh, uvs, texture)
         context.note(
             charts=charts, coverage_seen=round(float((seen > 0).mean()), 4), **front_facts(textured, views)
