@@ -18,7 +18,7 @@ BUILD = 1
 """Raised when the nodes change: a group of an older build is replaced, not reused."""
 
 SHELL = 3.0
-VIEWPORT_SHELL = 1.0
+VIEWPORT_SHELL = 2.0
 """Outside of a render the spheres are drawn solid: one standard deviation looks like the surface."""
 
 COLOR, SHELL_SIZE = "orrery_color", "orrery_shell"
