@@ -25,12 +25,13 @@ def render(
     width: int,
     height: int,
     background: np.ndarray,
+    tile: int | None = None,
 ) -> torch.Tensor:
     """(4, H, W): R, G, B over the background, alpha. Differentiable in the first five arguments."""
     kind = positions.dtype
     pose = torch.as_tensor(np.asarray(world_from_camera), dtype=kind)
     covariances, _ = _quat_scale_to_covar_preci(rotations, scales, compute_preci=False)
-    _, means, depths, conics, _ = _fully_fused_projection(
+    radii, means, depths, conics, _ = _fully_fused_projection(
         positions,
         covariances,
         torch.linalg.inv(pose)[None],
@@ -40,10 +41,33 @@ def render(
     )
     degree = round(harmonics.shape[1] ** 0.5) - 1
     colors = torch.clamp_min(_spherical_harmonics(degree, positions - pose[:3, 3], harmonics) + 0.5, 0)
-    means, depths, conics = means[0], depths[0], conics[0]
+    radii, means, depths, conics = radii[0], means[0], depths[0].detach(), conics[0]
     order = torch.argsort(depths)
     order = order[depths[order] > 0.01]
-    y, x = torch.meshgrid(torch.arange(height, dtype=kind), torch.arange(width, dtype=kind), indexing="ij")
+    background = torch.as_tensor(np.asarray(background), dtype=kind)
+    if tile is None:
+        return _composite(order, means, conics, colors, opacities, (0, 0, width, height), background)
+    rows = []
+    for top in range(0, height, tile):
+        row = []
+        for left in range(0, width, tile):
+            right, bottom = min(left + tile, width), min(top + tile, height)
+            x, y = means.detach()[order].T
+            reach_x, reach_y = radii[order].T
+            hit = (x + reach_x > left) & (x - reach_x < right) & (y + reach_y > top) & (y - reach_y < bottom)
+            box = (left, top, right, bottom)
+            row.append(_composite(order[hit], means, conics, colors, opacities, box, background))
+        rows.append(torch.cat(row, dim=2))
+    return torch.cat(rows, dim=1)
+
+
+def _composite(order, means, conics, colors, opacities, box, background) -> torch.Tensor:
+    """Gaussians `order` (near to far) blended in the pixels of box (left, top, right, bottom): (4, h, w)."""
+    left, top, right, bottom = box
+    kind = means.dtype
+    y, x = torch.meshgrid(
+        torch.arange(top, bottom, dtype=kind), torch.arange(left, right, dtype=kind), indexing="ij"
+    )
     dx = x.reshape(1, -1) + 0.5 - means[order, 0:1]
     dy = y.reshape(1, -1) + 0.5 - means[order, 1:2]
     a, b, c = (conics[order, i : i + 1] for i in range(3))
@@ -56,6 +80,6 @@ def render(
     behind = torch.cumprod(1 - alpha, dim=0)
     ahead = torch.cat([torch.ones_like(behind[:1]), behind[:-1]])
     color = torch.einsum("gp,gc->cp", alpha * ahead, colors[order])
-    left = behind[-1] if len(order) else torch.ones(width * height, dtype=kind)
-    color = color + left * torch.as_tensor(np.asarray(background), dtype=kind)[:, None]
-    return torch.cat([color, 1 - left[None]]).reshape(4, height, width)
+    remains = behind[-1] if len(order) else torch.ones(x.numel(), dtype=kind)
+    color = color + remains * background[:, None]
+    return torch.cat([color, 1 - remains[None]]).reshape(4, bottom - top, right - left)
