@@ -61,7 +61,8 @@ def _rasterize_rows(points, faces, row_start, row_stop, width, face_out, bary_ou
                 wa = ((xb - x) * (yc - y) - (xc - x) * (yb - y)) * inverse
                 wb = ((xc - x) * (ya - y) - (xa - x) * (yc - y)) * inverse
                 wc = 1.0 - wa - wb
-                if wa < 0.0 or wb < 0.0 or wc < 0.0:
+                # Rounding may put a sample on a shared edge outside both faces: no pinholes.
+                if wa < -1e-9 or wb < -1e-9 or wc < -1e-9:
                     continue
                 pa, pb, pc = wa / za, wb / zb, wc / zc
                 depth = 1.0 / (pa + pb + pc)

@@ -5,6 +5,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from backend.geometry.images import bleed
 from backend.pipeline.values import Picture
 from shared_protocol.errors import InvalidInput, StageFailed
 
@@ -82,28 +83,3 @@ def _without_specks(alpha: np.ndarray) -> np.ndarray:
     keep = solid >= max(1.0, SPECK * solid.max())
     keep[0] = True
     return np.where(keep[labels], alpha, 0).astype(np.float32)
-
-
-def bleed(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colours (H, W, 3) carried outward from where alpha (H, W) is high to where it is 0.
-
-    Push-pull: means over ever larger cells, taken from the finest that has any weight.
-    """
-    levels = [(colour * alpha[..., None], alpha)]
-    while min(levels[-1][1].shape) > 1:
-        sums, weights = levels[-1]
-        half = (max(1, sums.shape[1] // 2), max(1, sums.shape[0] // 2))
-        levels.append(
-            (cv2.resize(sums, half, interpolation=cv2.INTER_AREA),
-             cv2.resize(weights, half, interpolation=cv2.INTER_AREA))
-        )  # fmt: skip
-    sums, weights = levels[-1]
-    filled = sums.reshape(*weights.shape, 3) / np.maximum(weights, 1e-6)[..., None]
-    for sums, weights in reversed(levels[:-1]):
-        coarse = cv2.resize(filled, weights.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        share = np.clip(weights * 4, 0, 1)[..., None]
-        filled = share * sums / np.maximum(weights, 1e-6)[..., None] + (1 - share) * coarse.reshape(
-            sums.shape
-        )
-    solid = np.clip(alpha * 4, 0, 1)[..., None]
-    return np.clip(solid * colour + (1 - solid) * filled, 0, 1).astype(np.float32)

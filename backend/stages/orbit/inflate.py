@@ -7,6 +7,7 @@ filled harmonically from the contour so that no second face looks backward.
 import cv2
 import numpy as np
 
+from backend.geometry.images import resize_rgba
 from backend.pipeline.options import OrbitOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture, Views
@@ -126,15 +127,3 @@ def back_colour(colour: np.ndarray, alpha: np.ndarray, problem) -> np.ndarray:
     smooth = np.where(weight[..., None] > 1e-3, smooth, small)
     fill = problem.fill(smooth.reshape(-1, 3)[problem.links[:, 1]])
     return np.where(problem.inside[..., None], fill, smooth).astype(np.float32)
-
-
-def resize_rgba(rgba: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, 4) straight alpha -> (size, size, 4); resampled premultiplied, colours kept under alpha 0."""
-    if rgba.shape[:2] == (size, size):
-        return rgba
-    how = cv2.INTER_AREA if size < rgba.shape[0] else cv2.INTER_CUBIC
-    plain = cv2.resize(rgba, (size, size), interpolation=how)
-    weighted = cv2.resize(rgba[..., :3] * rgba[..., 3:], (size, size), interpolation=how)
-    alpha = np.clip(plain[..., 3:], 0, 1)
-    colour = np.where(alpha > 1 / 255, weighted / np.maximum(alpha, 1 / 255), plain[..., :3])
-    return np.dstack([np.clip(colour, 0, 1), alpha]).astype(np.float32)
