@@ -92,6 +92,7 @@ def plain_foreground(rgb: np.ndarray, lab: np.ndarray, backdrop: Backdrop) -> np
     slope = np.maximum(*slopes)
 
     grey = (darkness > 0.12) & (tint < 0.15) & (chroma < 7)
+    neutral = grey & (tint < 0.07) & (chroma < 4)
     tinted = (darkness > 0.12) & (tint < 0.2) & (chroma < 10)  # light thrown back by a coloured object
     uneven = (backdrop.residual > 0.3) & (distance < 14) & (chroma < 4) & (slope < SOFT)
     first = ~_grown_from_border(same | uneven, same)
@@ -99,7 +100,11 @@ def plain_foreground(rgb: np.ndarray, lab: np.ndarray, backdrop: Backdrop) -> np
     rows = np.flatnonzero(main_rows(first))
     if len(rows):
         ground[round(rows[-1] - GROUND * (rows[-1] - rows[0])) :] = True
-    shadow = ground & (darkness < 1.05) & ((grey & (slope < SHARP)) | (tinted & (slope < SOFT)))
+    shadow = (
+        ground
+        & (darkness < 1.05)
+        & ((neutral & (slope < 2 * SHARP)) | (grey & (slope < SHARP)) | (tinted & (slope < SOFT)))
+    )
     if backdrop.residual < EVEN:
         shadow &= slope < SOFTEST
     # The object's own greys must not be taken for shadow when it has little else.

@@ -4,24 +4,26 @@ Ingredients measured beforehand: Poisson inflation (laplacian = -4, thickness it
 filled harmonically from the contour so that no second face looks backward.
 """
 
-import cv2
 import numpy as np
 
 from backend.geometry.images import resize_rgba
 from backend.pipeline.options import OrbitOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture, Views
+from backend.stages.orbit.backside import back_colour
 from backend.stages.orbit.contour import triangulate
-from backend.stages.orbit.poisson import mask_problem
 from backend.stages.orbit.render import Shape, render
 from backend.stages.orbit.run import ring_cameras
+from backend.stages.orbit.thickness import half_thickness
 from shared_protocol.errors import StageFailed
 
 GRID = 384
 """Cells along the frame; finer ones cost more than they show at 512 pixels a view."""
 MAX_TILT = 30.0
-"""Degrees between the shape's middle plane and the picture plane. Up to this elevation the plane is
-vertical, so that the object turns about its own axis."""
+"""Degrees between the shape's middle plane and the picture plane. Up to this elevation the plane of an
+upright object is vertical, so that it turns about its own axis."""
+LYING, UPRIGHT = 0.3, 0.6
+"""Height over width of objects that surely lie, surely stand."""
 FADE_START, FADE_STOP = 0.05, 0.5
 """Cosine between surface and view over which the front picture fades in."""
 PRIOR_CONFIDENCE = 0.5
@@ -61,8 +63,7 @@ def build_shape(
     flat = triangulate(alpha)
     if flat.inner == 0:
         raise StageFailed("the cut-out has no solid part", "an object", "Look at cutout.png.")
-    problem = mask_problem(alpha)
-    height = np.sqrt(problem.inflate()).ravel()[flat.grid]
+    height = half_thickness(alpha).ravel()[flat.grid]
     # The pixel size at the middle plane turns cells into metres.
     cell = options.radius / intrinsics[0, 0] * options.size / grid
     thickness = height * cell
@@ -70,7 +71,8 @@ def build_shape(
     rays = np.column_stack([place * options.size, np.ones(len(place))]) @ np.linalg.inv(intrinsics).T
     direction = rays @ world_from_camera[:3, :3].T
     origin = world_from_camera[:3, 3]
-    normal = middle_plane_normal(options.elevation)
+    extent = np.ptp(place, axis=0)
+    normal = middle_plane_normal(options.elevation, extent[1] / extent[0])
     middle = -(origin @ normal) / (direction @ normal)
     near = middle.copy()
     near[: flat.inner] -= thickness
@@ -86,14 +88,19 @@ def build_shape(
     attributes[:, :2] = np.concatenate([place, place[: flat.inner]])
     attributes[:, 2] = front_share(vertices, faces, origin)
     colour = np.ascontiguousarray(rgba[..., :3])
-    back = cv2.resize(back_colour(colour, alpha, problem), colour.shape[1::-1])
-    return Shape(vertices, faces, attributes, np.ascontiguousarray(np.dstack([colour, back])))
+    pictures = np.ascontiguousarray(np.dstack([colour, back_colour(colour, alpha)]))
+    return Shape(vertices, faces, attributes, pictures)
 
 
-def middle_plane_normal(elevation_degrees: float) -> np.ndarray:
-    """(3,) unit normal of the shape's middle plane, which holds the world's X axis, facing -Y."""
-    limited = np.clip(elevation_degrees, -MAX_TILT, MAX_TILT)
-    lean = np.radians(elevation_degrees - limited)
+def middle_plane_normal(elevation_degrees: float, aspect: float = 1.0) -> np.ndarray:
+    """(3,) unit normal of the shape's middle plane, which holds the world's X axis, facing -Y.
+
+    aspect  height over width of the object's box. An upright object stands in a vertical plane; one seen
+            from above that is much wider than tall lies on the ground, and its plane leans back with it.
+    """
+    upright = np.clip((aspect - LYING) / (UPRIGHT - LYING), 0, 1)
+    tilt = np.clip(elevation_degrees * (2 * upright - 1), -MAX_TILT, MAX_TILT)
+    lean = np.radians(elevation_degrees - tilt)
     return np.array([0.0, -np.cos(lean), np.sin(lean)])
 
 
@@ -114,16 +121,3 @@ def front_share(vertices: np.ndarray, faces: np.ndarray, eye: np.ndarray) -> np.
     facing = (normals * view).sum(axis=1) / np.maximum(lengths, 1e-30)
     t = np.clip((facing - FADE_START) / (FADE_STOP - FADE_START), 0, 1)
     return (t * t * (3 - 2 * t)).astype(np.float32)
-
-
-def back_colour(colour: np.ndarray, alpha: np.ndarray, problem) -> np.ndarray:
-    """(G, G, 3): colours of the contour, smoothed along it, carried harmonically through the inside."""
-    grid = alpha.shape[0]
-    small = cv2.resize(colour, (grid, grid), interpolation=cv2.INTER_AREA)
-    solid = (alpha > 0.95).astype(np.float32)
-    sigma = grid / 48
-    weight = cv2.GaussianBlur(solid, (0, 0), sigma)
-    smooth = cv2.GaussianBlur(small * solid[..., None], (0, 0), sigma) / np.maximum(weight, 1e-4)[..., None]
-    smooth = np.where(weight[..., None] > 1e-3, smooth, small)
-    fill = problem.fill(smooth.reshape(-1, 3)[problem.links[:, 1]])
-    return np.where(problem.inside[..., None], fill, smooth).astype(np.float32)

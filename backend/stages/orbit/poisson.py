@@ -19,7 +19,7 @@ class MaskProblem:
 
     inside  (H, W) bool
     links   (L, 2) int64: number of the inside cell, flat index of its outside neighbour
-    weight  (L,) 1 / theta of each link
+    weight  (L,) conductivity / theta of each link
     """
 
     inside: np.ndarray
@@ -46,8 +46,20 @@ class MaskProblem:
         return result
 
 
-def mask_problem(alpha: np.ndarray, level: float = 0.5) -> MaskProblem:
-    """Set up and factor the Laplacian inside alpha > level; alpha (H, W), its outermost pixels outside."""
+def mask_problem(
+    alpha: np.ndarray,
+    level: float = 0.5,
+    *,
+    vertical: float = 1.0,
+    base_row: float = np.inf,
+    base_depth: float = 1.0,
+) -> MaskProblem:
+    """Set up and factor the Laplacian inside alpha > level; alpha (H, W), its outermost pixels outside.
+
+    vertical    conductivity between rows, relative to that between columns
+    base_row    from this row on, the contour below a cell is `base_depth` cells away: the solution does
+                not drop to zero there
+    """
     alpha = np.pad(alpha[1:-1, 1:-1].astype(np.float64), 1)
     inside = alpha > level
     width = alpha.shape[1]
@@ -56,17 +68,21 @@ def mask_problem(alpha: np.ndarray, level: float = 0.5) -> MaskProblem:
     cells = np.flatnonzero(inside)
     flat_number, flat_alpha = number.ravel(), alpha.ravel()
     diagonal = np.zeros(len(cells))
-    rows, columns, links, weights = [], [], [], []
-    for step in (1, -1, width, -width):
+    rows, columns, values, links, weights = [], [], [], [], []
+    for step, conductivity in ((1, 1.0), (-1, 1.0), (width, vertical), (-width, vertical)):
         neighbour = cells + step
         there = flat_number[neighbour]
         within = there >= 0
         rows.append(np.flatnonzero(within))
         columns.append(there[within])
-        diagonal[within] += 1
+        values.append(np.full(int(within.sum()), -conductivity))
+        diagonal[within] += conductivity
         out = ~within
         a, b = flat_alpha[cells[out]], flat_alpha[neighbour[out]]
-        weight = 1 / np.clip((a - level) / (a - b), _LEAST_THETA, 1)
+        theta = np.clip((a - level) / (a - b), _LEAST_THETA, 1)
+        if step == width:
+            theta = np.where(cells[out] // width >= base_row, base_depth, theta)
+        weight = conductivity / theta
         diagonal[out] += weight
         links.append(np.stack([np.flatnonzero(out), neighbour[out]], axis=-1))
         weights.append(weight)
@@ -74,7 +90,7 @@ def mask_problem(alpha: np.ndarray, level: float = 0.5) -> MaskProblem:
     count = len(cells)
     everything = np.arange(count)
     matrix = csc_matrix(
-        (np.concatenate([np.full(len(rows), -1.0), diagonal]),
+        (np.concatenate([*values, diagonal]),
          (np.concatenate([rows, everything]), np.concatenate([columns, everything]))),
         shape=(count, count),
     )  # fmt: skip
