@@ -64,13 +64,16 @@ class Client:
         state: Path | None = None,
         name: str = "cli",
         patience: float = RECONNECT_SECONDS,
+        reply_seconds: float = REPLY_SECONDS,
     ) -> None:
         self._fixed = endpoint
         self._state = state
         self._name = name
         self._patience = patience
+        self._reply_seconds = reply_seconds
         self._context: zmq.Context[Any] = zmq.Context(1)
         self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
         self._request = 0
         self.welcome: m.HelloReply | None = None
 
@@ -85,7 +88,7 @@ class Client:
     def close(self) -> None:
         """End the connection; requests not yet sent are dropped."""
         self._disconnect()
-        self._context.term()
+        self._context.destroy(0)
 
     # ---- questions and orders
 
@@ -98,6 +101,8 @@ class Client:
         socket.setsockopt(zmq.MAXMSGSIZE, frames.MAX_BUFFER_BYTES + 1024)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
+        # Tells at once when the other side is gone; the socket itself would connect again in silence.
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         socket.connect(endpoint.address)
         self._socket = socket
         try:
@@ -345,8 +350,11 @@ class Client:
 
     def _disconnect(self) -> None:
         if self._socket is not None:
+            self._socket.disable_monitor()
+            if self._monitor is not None:
+                self._monitor.close(0)
             self._socket.close(0)
-            self._socket = None
+            self._socket = self._monitor = None
 
     def _exchange(self, message: m.Message, kind: type[Any]) -> Any:
         return self._expect(self._send(message), kind)
@@ -357,9 +365,9 @@ class Client:
         self._socket.send_multipart(frames.encode(message, self._request, buffer))
         return self._request
 
-    def _expect(self, request: int, kind: type[Any], seconds: float = REPLY_SECONDS) -> Any:
+    def _expect(self, request: int, kind: type[Any]) -> Any:
         """The next message of this request; _Lost when none comes in time."""
-        return self._receive(request, kind, seconds)[0]
+        return self._receive(request, kind, self._reply_seconds)[0]
 
     def _expect_alive(self, request: int, kind: type[Any]) -> tuple[Any, Any]:
         """As `_expect`, however long it takes, as long as the daemon answers a ping."""
@@ -368,7 +376,7 @@ class Client:
                 return self._receive(request, kind, SILENCE_SECONDS)
             except _Lost:
                 ping = self._send(m.Ping())
-                found = self._receive_any({request: kind, ping: m.Pong}, REPLY_SECONDS)
+                found = self._receive_any({request: kind, ping: m.Pong}, self._reply_seconds)
                 if found[0] == request:
                     return found[1], found[2]
 
@@ -377,10 +385,16 @@ class Client:
         return message, buffer
 
     def _receive_any(self, kinds: Mapping[int, type[Any]], seconds: float) -> tuple[int, Any, Any]:
-        assert self._socket is not None
+        assert self._socket is not None and self._monitor is not None
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if not self._socket.poll(max(1, int(left * 1000))):
+            ready = dict(poller.poll(max(1, int(left * 1000))))
+            if self._socket not in ready:
+                if ready:
+                    raise _Lost("the connection to the backend was lost", remedy="Is it still running?")
                 continue
             envelope = self._decode(self._socket.recv_multipart())
             if envelope is None:
