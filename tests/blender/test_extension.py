@@ -82,6 +82,29 @@ def test_blenders_own_validator_accepts_the_zip(archive):
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
 
 
+def test_a_folder_without_the_wheels_is_an_error_that_names_the_missing_one(tmp_path, capsys):
+    assert build_addon.main(["--wheels", str(tmp_path), "--platform", "windows-x64"]) == 2
+    assert "no wheel of pyzmq==" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("package", "expected"),
+    [
+        ((), "from .shared_protocol.errors import OrreryError\n"),
+        (("importers",), "from ..shared_protocol.errors import OrreryError\n"),
+        (("shared_protocol",), "from .errors import OrreryError\n"),
+    ],
+)
+def test_imports_of_the_protocol_become_relative(package, expected):
+    source = "from shared_protocol.errors import OrreryError\n"
+    assert build_addon.relative_imports(source, package) == expected
+
+
+def test_an_import_that_cannot_be_made_relative_stops_the_build():
+    with pytest.raises(build_addon.BuildError, match="import shared_protocol"):
+        build_addon.relative_imports("import shared_protocol.errors\n", ())
+
+
 INSTALL = """
 import sys
 from importlib.machinery import PathFinder
