@@ -93,7 +93,9 @@ def plain_foreground(rgb: np.ndarray, lab: np.ndarray, backdrop: Backdrop) -> np
 
     grey = (darkness > 0.12) & (tint < 0.15) & (chroma < 7)
     neutral = grey & (tint < 0.07) & (chroma < 4)
-    tinted = (darkness > 0.12) & (tint < 0.2) & (chroma < 10)  # light thrown back by a coloured object
+    tinted = (
+        (darkness > 0.12) & (tint < 0.2 + 0.2 * (1 - darkness).clip(0, 1)) & (chroma < 11)
+    )  # light thrown back by the object
     uneven = (backdrop.residual > 0.3) & (distance < 14) & (chroma < 4) & (slope < SOFT)
     first = ~_grown_from_border(same | uneven, same)
     ground = np.zeros_like(same)
@@ -103,7 +105,7 @@ def plain_foreground(rgb: np.ndarray, lab: np.ndarray, backdrop: Backdrop) -> np
     shadow = (
         ground
         & (darkness < 1.05)
-        & ((neutral & (slope < 2 * SHARP)) | (grey & (slope < SHARP)) | (tinted & (slope < SOFT)))
+        & ((neutral & (slope < 2 * SHARP)) | (grey & (slope < SHARP)) | (tinted & (slope < 2 * SOFT)))
     )
     if backdrop.residual < EVEN:
         shadow &= slope < SOFTEST
@@ -117,7 +119,29 @@ def plain_foreground(rgb: np.ndarray, lab: np.ndarray, backdrop: Backdrop) -> np
     for _ in range(2):
         grown = cv2.dilate(background.astype(np.uint8), _SQUARE) > 0
         background |= grown & (same | uneven | (ground & grey)) & (slope < 2 * SHARP)
-    return ~background
+    return ~_without_slivers(background, ground & tinted & (darkness < 0.9))
+
+
+def _without_slivers(background: np.ndarray, shaded: np.ndarray) -> np.ndarray:
+    """Background with small shaded islands added that lie mostly open to it: contact shadows whose own
+    edge is sharp."""
+    island = (shaded & ~background).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(island, connectivity=4)
+    ring = cv2.dilate(background.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    rim = (island > 0) & (cv2.erode(island, _SQUARE) == 0)
+    rims = np.bincount(labels[rim], minlength=count)
+    open_rims = np.bincount(labels[rim & ring], minlength=count)
+    small = stats[:, cv2.CC_STAT_AREA] < 0.02 * (~background).sum()
+    removed = small & (open_rims > 0.6 * rims) & (stats[:, cv2.CC_STAT_AREA] > 8)
+    removed[0] = False
+    if not removed.any():
+        return background
+    # With the blended pixels between the island and the background.
+    closed = cv2.morphologyEx(
+        (background | removed[labels]).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)
+    )
+    near = cv2.dilate(removed[labels].astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    return background | removed[labels] | ((closed > 0) & near & shaded)
 
 
 def main_rows(mask: np.ndarray) -> np.ndarray:
