@@ -178,6 +178,43 @@ def test_the_start_lies_on_the_hull_in_the_colours_of_the_views():
     assert np.abs(shown - truth)[equator].mean() < 0.06
 
 
+def test_depth_that_comes_with_the_views_carves_a_hollow_no_silhouette_shows():
+    """A box with a deep dent in its top, seen from above: the hull alone fills the dent."""
+    import trimesh
+
+    from backend.geometry.mesh_raster import rasterize_mesh
+
+    box = trimesh.creation.box([0.8, 0.8, 0.5])
+    walls = [
+        trimesh.creation.box(
+            [0.8, 0.1, 0.4], transform=trimesh.transformations.translation_matrix([0, y, 0.4])
+        )
+        for y in (-0.35, 0.35)
+    ] + [
+        trimesh.creation.box(
+            [0.1, 0.8, 0.4], transform=trimesh.transformations.translation_matrix([x, 0, 0.4])
+        )
+        for x in (-0.35, 0.35)
+    ]
+    bowl = trimesh.util.concatenate([box, *walls])
+    cameras = ring(8, radius=3.0, elevation_degrees=50, fov_degrees=35, size=96)
+    depth = np.stack(
+        [
+            rasterize_mesh(np.asarray(bowl.vertices), np.asarray(bowl.faces), pose, k, 96, 96).depth
+            for pose, k in zip(cameras.world_from_camera, cameras.intrinsics, strict=True)
+        ]
+    )
+    rgba = np.full((8, 96, 96, 4), 0.5, dtype=np.float32)
+    rgba[..., 3] = np.isfinite(depth)
+
+    def in_the_dent(views: Views) -> int:
+        x, y, z = start_on_hull(views, OPTIONS, _context()).gaussians.positions.T
+        return int(((np.abs(x) < 0.2) & (np.abs(y) < 0.2) & (z > 0.4)).sum())
+
+    assert in_the_dent(Views(rgba, cameras)) > 50
+    assert in_the_dent(Views(rgba, cameras, depth=depth)) == 0
+
+
 def test_surface_samples_are_even_and_lie_on_the_mesh():
     import trimesh
 

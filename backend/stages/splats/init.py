@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.geometry.carving import extract_surface, hull_field, object_bounds
+from backend.geometry.carving import Grid, extract_surface, hull_field, object_bounds
+from backend.geometry.fusion import fuse_depth, merge_fused
 from backend.geometry.harmonics import harmonics_from_color
 from backend.geometry.mesh_raster import rasterize_mesh
 from backend.geometry.rotations import quaternions_to_axis_z
@@ -116,6 +117,16 @@ def colors_from_views(
     return np.clip(mixed[:, :3] / mixed[:, 3:], 0, 1)
 
 
+def _lowered(hull: Grid, views: Views, context: StageContext) -> Grid:
+    """The hull carved by the depth that the views bring: hollows that no silhouette shows."""
+    known = np.isfinite(views.depth) & (views.depth > 0) & (views.rgba[..., 3] >= 0.5)
+    depth = np.where(known, views.depth, 0).astype(np.float32)
+    weight = (known * views.confidence[:, None, None]).astype(np.float32)
+    fused = fuse_depth(depth, weight, views.cameras, hull, 3 * hull.cell)
+    context.check()
+    return merge_fused(hull, fused)
+
+
 def start_on_hull(views: Views, options: SplatsOptions, context: StageContext) -> Start:
     """options.gaussians Gaussians on the visual hull of the views."""
     rgba = resize_views(views.rgba, _HULL_PIXELS)
@@ -124,7 +135,11 @@ def start_on_hull(views: Views, options: SplatsOptions, context: StageContext) -
     alpha = np.ascontiguousarray(rgba[..., 3])
     low, high = object_bounds(alpha, cameras)
     context.check()
-    vertices, faces = extract_surface(hull_field(alpha, cameras, low, high, HULL_CELLS))
+    grid = hull_field(alpha, cameras, low, high, HULL_CELLS)
+    if views.depth is not None:
+        context.check()
+        grid = _lowered(grid, views, context)
+    vertices, faces = extract_surface(grid)
     if not len(faces):
         raise StageFailed(
             "the views' silhouettes have no volume in common",

@@ -16,7 +16,9 @@ def warm_up() -> None:
     y, x = np.mgrid[0:32, 0:32].astype(np.float32) + 0.5 - 16
     rgba = np.full((4, 32, 32, 4), 0.5, dtype=np.float32)
     rgba[..., 3] = np.clip(10.5 - np.hypot(x, y), 0, 1)
-    views = Views(rgba, ring(4, radius=2.0, elevation_degrees=10, fov_degrees=40, size=32))
+    depth = np.where(rgba[..., 3] >= 0.5, np.float32(1.8), np.float32(np.inf))
+    cameras = ring(4, radius=2.0, elevation_degrees=10, fov_degrees=40, size=32)
+    views = Views(rgba, cameras, depth=depth)
     run.run(
         views=views,
         options=SplatsOptions(gaussians=200, steps=2, size=32),
