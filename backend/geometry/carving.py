@@ -44,12 +44,14 @@ class Silhouettes:
     projection (N, 3, 4) float64, world -> homogeneous pixels; the third row gives depth in metres
     focal      (N,) float32 pixels (the geometric mean of both axes)
     open_sides (N, 4) uint8: the object leaves the frame at its left, right, top, bottom
+    used       (N,) int64: which of the views given these are
     """
 
     distance: np.ndarray
     projection: np.ndarray
     focal: np.ndarray
     open_sides: np.ndarray
+    used: np.ndarray
 
 
 def silhouettes(alpha: np.ndarray, cameras: Cameras) -> Silhouettes:
@@ -82,7 +84,11 @@ def silhouettes(alpha: np.ndarray, cameras: Cameras) -> Silhouettes:
     projection = chosen.intrinsics @ chosen.camera_from_world[:, :3]
     focal = np.sqrt(np.abs(chosen.intrinsics[:, 0, 0] * chosen.intrinsics[:, 1, 1]))
     return Silhouettes(
-        signed_distances(alpha[used]), projection, focal.astype(np.float32), open_sides.astype(np.uint8)
+        signed_distances(alpha[used]),
+        projection,
+        focal.astype(np.float32),
+        open_sides.astype(np.uint8),
+        used,
     )
 
 

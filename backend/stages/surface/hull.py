@@ -8,6 +8,7 @@ from backend.geometry.fusion import fuse_depth, merge_fused
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, Views
+from backend.stages.surface.base import cut_base
 from backend.stages.surface.depth import DepthMaps, Matcher, given_depth
 from backend.stages.surface.parts import drop_floaters, fill_cavities
 from shared_protocol.errors import StageFailed
@@ -37,6 +38,8 @@ class HullSurface:
         low, high = bounds_of(masks, views.cameras)
         context.step(1, steps, "carving the visual hull")
         grid = field_of(masks, low, high, options.grid)
+        context.check()
+        grid = cut_base(grid, masks, views.cameras.take(masks.used))
         if options.carve and views.depth is not None:
             grid = self._fused(grid, given_depth(views), context)
         elif options.carve:
