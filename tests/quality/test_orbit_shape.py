@@ -9,12 +9,10 @@ import trimesh
 from backend.geometry.cameras import ring
 from backend.geometry.metrics import mask_iou, psnr, silhouette, volume_iou
 from backend.inputs.picture import read_picture
-from backend.pipeline.options import OrbitOptions
 from backend.stages.orbit.inflate import build_shape
 from backend.stages.orbit.render import render
 from tests.support.shared import shared_path
 
-OPTIONS = OrbitOptions(elevation=15.0, radius=2.0, fov=40.0, size=512)
 # Measured; the prototype of plain Poisson inflation had 0.55, 0.31, 0.65, 0.33 (mean 0.46).
 MEASURED = {"duck": 0.54, "drill": 0.30, "monkey": 0.72, "banana": 0.21}
 
@@ -26,7 +24,7 @@ def front_shape(name: str):
     cameras = ring(1, radius=2.0, elevation_degrees=15.0, fov_degrees=40.0, size=512)
     turn = cameras.world_from_camera[0] @ np.linalg.inv(poses[0]["world_from_camera"])
     picture = read_picture(folder / "views" / "000.png").rgba
-    shape = build_shape(picture, cameras.world_from_camera[0], cameras.intrinsics[0], OPTIONS)
+    shape, _ = build_shape(picture, cameras, 15.0)
     mesh = trimesh.load(folder / "mesh.ply", process=False)
     return picture, shape, cameras, mesh.vertices @ turn[:3, :3].T + turn[:3, 3], np.asarray(mesh.faces)
 

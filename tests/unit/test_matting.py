@@ -14,7 +14,7 @@ from backend.stages.matting import run as matting
 from backend.stages.matting.alpha import has_cutout_alpha
 from backend.stages.matting.edges import object_colours, soft_alpha
 from backend.stages.matting.framing import frame
-from backend.stages.matting.grabcut import letterbox
+from backend.stages.matting.grabcut import letterbox, main_parts
 from shared_protocol.errors import Cancelled, InvalidInput, StageFailed
 
 
@@ -236,3 +236,9 @@ def test_rembg_without_weights_says_what_to_run(monkeypatch, tmp_path):
     monkeypatch.setenv("ORRERY_WEIGHTS", str(tmp_path))
     with pytest.raises(EngineUnavailable, match="models pull u2netp"):
         load_engine(find_engine("matting", "rembg"))
+
+
+def test_distant_patch_is_dropped_and_a_near_part_or_a_twin_is_kept():
+    body = disc(200, 70, 100, 45) > 0.5
+    patch, near, twin = (disc(200, x, y, r) > 0.5 for x, y, r in ((180, 30, 9), (70, 46, 8), (165, 130, 28)))
+    np.testing.assert_array_equal(body | near | twin, main_parts(body | patch | near | twin))

@@ -17,6 +17,7 @@ from backend.stages.orbit import run as orbit
 from backend.stages.orbit.contour import triangulate
 from backend.stages.orbit.inflate import InflateOrbit, build_shape
 from backend.stages.orbit.poisson import mask_problem
+from backend.stages.orbit.thickness import half_thickness
 from shared_protocol.errors import Cancelled, InvalidInput, StageFailed
 
 SMALL = OrbitOptions(size=192, views=8)
@@ -48,7 +49,7 @@ def cutout(name: str, size: int = 192) -> Picture:
 
 def shape_of(picture: Picture, options: OrbitOptions):
     cameras = orbit.ring_cameras(options)
-    return build_shape(picture.rgba, cameras.world_from_camera[0], cameras.intrinsics[0], options), cameras
+    return build_shape(picture.rgba, cameras, options.elevation)[0], cameras
 
 
 def context() -> StageContext:
@@ -193,3 +194,35 @@ def test_middle_plane_faces_the_camera_within_the_tilt_limit(elevation):
     view = orbit.ring_cameras(dataclasses.replace(SMALL, elevation=elevation)).centres[0]
     cosine = normal @ view / np.linalg.norm(view)
     assert cosine >= np.cos(np.radians(inflate.MAX_TILT + 1e-6)) - 1e-9
+
+
+def test_wide_lens_and_tall_object_stay_in_the_frame_or_warn():
+    running = context()
+    options = dataclasses.replace(SMALL, fov=60.0, radius=1.0, elevation=30.0)
+    views = orbit.run(cutout=cutout("disc"), options=options, context=running)
+    for view in views.rgba[1:]:
+        rim = np.concatenate([view[0], view[-1], view[:, 0], view[:, -1]])
+        assert rim[..., 3].max() == 0 or running.warnings
+
+
+def test_object_that_fills_the_frame_is_warned_about():
+    running = context()
+    orbit.run(cutout=cutout("full frame"), options=SMALL, context=running)
+    assert "use a smaller matting.fill" in running.warnings[0]
+
+
+def test_front_of_a_box_keeps_its_edges():
+    y, x = np.mgrid[:192, :192]
+    alpha = ((abs(x - 95.5) < 60) & (abs(y - 95.5) < 40)).astype(np.float32)
+    height = half_thickness(alpha)
+    middle = height[96, 96]
+    assert middle == height[96, 60] == height[70, 96]  # flat
+    assert height[96, 37] > 0.5 * middle  # steep within two cells of the rim
+
+
+def test_base_is_flat_where_the_object_stands():
+    y, x = np.mgrid[:192, :192] + 0.5
+    alpha = np.clip(60 - np.hypot(x - 96, y - 96), 0, 1) * (y < 140)
+    height = half_thickness(alpha)
+    assert height[138, 96] > 0.4 * height.max()  # at the cut
+    assert height[36, 96] < 0.15 * height.max()  # at the top

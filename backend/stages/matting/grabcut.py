@@ -118,20 +118,24 @@ def _salience(lab: np.ndarray) -> np.ndarray:
 
 
 def main_parts(mask: np.ndarray) -> np.ndarray:
-    """The largest part and those that are not much smaller or close to it; small holes closed."""
+    """The largest part, and those beside it that are not mere crumbs; small holes closed.
+
+    A part far from the largest one stays only if it is of its order: a pair of shoes, not a patch of fur.
+    """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     if count <= 1:
         return mask
     areas = stats[:, cv2.CC_STAT_AREA]
     largest = 1 + int(np.argmax(areas[1:]))
-    keep = areas > 0.02 * areas[largest]
+    away = cv2.distanceTransform((labels != largest).astype(np.uint8), cv2.DIST_L2, 5)
+    gap = np.full(count, np.inf)
+    np.minimum.at(gap, labels.ravel(), away.ravel())
+    keep = (areas > 0.3 * areas[largest]) | ((areas > 0.01 * areas[largest]) & (gap < 0.02 * max(mask.shape)))
     keep[0] = False
     kept = keep[labels]
-    holes, hole_labels, hole_stats, _ = cv2.connectedComponentsWithStats(
-        (~kept).astype(np.uint8), connectivity=4
-    )
-    small = hole_stats[:, cv2.CC_STAT_AREA] < 0.002 * areas[largest]
-    return kept | small[hole_labels] if holes > 1 else kept
+    holes = cv2.connectedComponentsWithStats((~kept).astype(np.uint8), connectivity=4)
+    small = holes[2][:, cv2.CC_STAT_AREA] < 0.002 * areas[largest]
+    return kept | small[holes[1]]
 
 
 def _shrunk(rgb: np.ndarray, side: int) -> np.ndarray:

@@ -6,6 +6,7 @@ filled harmonically from the contour so that no second face looks backward.
 
 import numpy as np
 
+from backend.geometry.cameras import Cameras
 from backend.geometry.images import resize_rgba
 from backend.pipeline.options import OrbitOptions
 from backend.pipeline.stage import StageContext
@@ -20,12 +21,18 @@ from shared_protocol.errors import StageFailed
 GRID = 384
 """Cells along the frame; finer ones cost more than they show at 512 pixels a view."""
 MAX_TILT = 30.0
-"""Degrees between the shape's middle plane and the picture plane. Up to this elevation the plane of an
-upright object is vertical, so that it turns about its own axis."""
+"""Degrees between the shape's middle plane and the picture plane, at most."""
+STANDING = 0.5
+"""How far, from the picture plane (0) to the vertical (1), the plane of an upright object turns when seen
+from above: further up, its rays slant through it and shear it."""
 LYING, UPRIGHT = 0.3, 0.6
 """Height over width of objects that surely lie, surely stand."""
 FADE_START, FADE_STOP = 0.05, 0.5
 """Cosine between surface and view over which the front picture fades in."""
+PLACINGS = ((STANDING, 1.0), (0.25, 1.0), (0.0, 1.0), (0.0, 0.85), (0.0, 0.7))
+"""Turn toward the vertical and factor on the thickness, tried in order until every view holds the whole
+object."""
+FRAME_MARGIN = 0.005
 PRIOR_CONFIDENCE = 0.5
 
 
@@ -39,7 +46,9 @@ class InflateOrbit:
         cameras = ring_cameras(options)
         context.step(0, options.views + 1, "Inflating the silhouette")
         front = resize_rgba(cutout.rgba, options.size)
-        shape = build_shape(cutout.rgba, cameras.world_from_camera[0], cameras.intrinsics[0], options)
+        shape, fits = build_shape(cutout.rgba, cameras, options.elevation)
+        if not fits:
+            context.warn("The object leaves the frame in some views; use a smaller matting.fill.")
         rgba = np.empty((options.views, options.size, options.size, 4), dtype=np.float32)
         depth = np.empty(rgba.shape[:3], dtype=np.float32)
         for index in range(options.views):
@@ -54,33 +63,39 @@ class InflateOrbit:
         return Views(rgba, cameras, confidence, depth)
 
 
-def build_shape(
-    rgba: np.ndarray, world_from_camera: np.ndarray, intrinsics: np.ndarray, options: OrbitOptions
-) -> Shape:
-    """The cut-out (M, M, 4) as a closed surface whose outline seen from camera 0 is the cut-out's."""
-    grid = min(GRID, options.size)
+def build_shape(rgba: np.ndarray, cameras: Cameras, elevation_degrees: float) -> tuple[Shape, bool]:
+    """The cut-out (M, M, 4) as a closed surface whose outline seen from camera 0 is the cut-out's.
+
+    cameras  the ring; elevation_degrees that of camera 0
+    Returns the shape, and whether it stays inside the frame of every camera. It is turned
+    or made thinner if that helps.
+    """
+    grid = min(GRID, cameras.width)
     alpha = resize_rgba(rgba, grid)[..., 3]
     flat = triangulate(alpha)
     if flat.inner == 0:
         raise StageFailed("the cut-out has no solid part", "an object", "Look at cutout.png.")
-    height = half_thickness(alpha).ravel()[flat.grid]
-    # The pixel size at the middle plane turns cells into metres.
-    cell = options.radius / intrinsics[0, 0] * options.size / grid
-    thickness = height * cell
     place = flat.points / grid
-    rays = np.column_stack([place * options.size, np.ones(len(place))]) @ np.linalg.inv(intrinsics).T
-    direction = rays @ world_from_camera[:3, :3].T
-    origin = world_from_camera[:3, 3]
+    pose, intrinsics = cameras.world_from_camera[0], cameras.intrinsics[0]
+    rays = np.column_stack([place * cameras.width, np.ones(len(place))]) @ np.linalg.inv(intrinsics).T
+    direction = rays @ pose[:3, :3].T
+    origin = pose[:3, 3]
     extent = np.ptp(place, axis=0)
-    normal = middle_plane_normal(options.elevation, extent[1] / extent[0])
-    middle = -(origin @ normal) / (direction @ normal)
-    near = middle.copy()
-    near[: flat.inner] -= thickness
-    far = middle[: flat.inner] + thickness
-    vertices = np.concatenate(
-        [origin + near[:, None] * direction, origin + far[:, None] * direction[: flat.inner]]
-    )
-    back_index = np.arange(len(flat.points)) + 0
+    # The size of a cell at the world's origin turns cells into metres.
+    cell = np.linalg.norm(origin) / intrinsics[0, 0] * cameras.width / grid
+    thickness = half_thickness(alpha).ravel()[flat.grid] * cell
+    for standing, factor in PLACINGS:
+        normal = middle_plane_normal(elevation_degrees, extent[1] / extent[0], standing)
+        middle = -(origin @ normal) / (direction @ normal)
+        near, far = middle.copy(), middle[: flat.inner] + factor * thickness
+        near[: flat.inner] -= factor * thickness
+        vertices = np.concatenate(
+            [origin + near[:, None] * direction, origin + far[:, None] * direction[: flat.inner]]
+        )
+        fits = stays_in_frame(vertices, cameras)
+        if fits:
+            break
+    back_index = np.arange(len(flat.points))
     back_index[: flat.inner] += len(flat.points)
     # On the picture the faces run clockwise: seen from camera 0, outside the front.
     faces = np.concatenate([flat.faces[:, ::-1], back_index[flat.faces]]).astype(np.int32)
@@ -89,17 +104,28 @@ def build_shape(
     attributes[:, 2] = front_share(vertices, faces, origin)
     colour = np.ascontiguousarray(rgba[..., :3])
     pictures = np.ascontiguousarray(np.dstack([colour, back_colour(colour, alpha)]))
-    return Shape(vertices, faces, attributes, pictures)
+    return Shape(vertices, faces, attributes, pictures), fits
 
 
-def middle_plane_normal(elevation_degrees: float, aspect: float = 1.0) -> np.ndarray:
+def stays_in_frame(vertices: np.ndarray, cameras: Cameras) -> bool:
+    """Whether no camera but the first, whose frame is given, cuts the shape off."""
+    pixels, depth = cameras.project(vertices[::5])
+    low, high = FRAME_MARGIN * cameras.width, (1 - FRAME_MARGIN) * cameras.width
+    inside = (pixels[1:] > low).all() and (pixels[1:] < high).all()
+    return bool(inside and (depth[1:] > 0).all())
+
+
+def middle_plane_normal(
+    elevation_degrees: float, aspect: float = 1.0, standing: float = STANDING
+) -> np.ndarray:
     """(3,) unit normal of the shape's middle plane, which holds the world's X axis, facing -Y.
 
-    aspect  height over width of the object's box. An upright object stands in a vertical plane; one seen
-            from above that is much wider than tall lies on the ground, and its plane leans back with it.
+    aspect  height over width of the object's box. An upright object's plane turns toward the vertical; one
+            seen from above that is much wider than tall lies on the ground, and its plane leans back.
     """
     upright = np.clip((aspect - LYING) / (UPRIGHT - LYING), 0, 1)
-    tilt = np.clip(elevation_degrees * (2 * upright - 1), -MAX_TILT, MAX_TILT)
+    share = upright * standing - (1 - upright)
+    tilt = np.clip(elevation_degrees * share, -MAX_TILT, MAX_TILT)
     lean = np.radians(elevation_degrees - tilt)
     return np.array([0.0, -np.cos(lean), np.sin(lean)])
 
