@@ -2,7 +2,7 @@
 
     clients  <- ROUTER ->  Daemon  <- pipes, supervisor.py ->  worker
                              |
-                  store.py (jobs, events, results), artifact store (content by hash)
+             dispatch.py, store.py (jobs, events, results), artifact store (content by hash)
 
 It never imports torch, numba or an engine, so no computation can hold it up.
 """
@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -23,15 +23,16 @@ import zmq
 from backend import __version__
 from backend.daemon.auth import Session, Sessions, new_token
 from backend.daemon.config import DaemonConfig
+from backend.daemon.dispatch import Dispatch
 from backend.daemon.lock import StateLock
 from backend.daemon.log import open_log
 from backend.daemon.status import memory_bytes, table_of_engines
 from backend.daemon.store import JobStore
-from backend.daemon.supervisor import Ended, Supervisor, describe_exit
+from backend.daemon.supervisor import Supervisor
 from backend.daemon.transfers import Key, Transfers
 from backend.pipeline.artifacts import ArtifactStore
 from backend.pipeline.options import override, preset
-from shared_protocol import frames, worker_link
+from shared_protocol import frames
 from shared_protocol import messages as m
 from shared_protocol.endpoint import Endpoint, process_alive, remove_endpoint, write_endpoint
 from shared_protocol.errors import (
@@ -57,6 +58,7 @@ BATCH = 64
 EVENT_BATCH = 64
 MANIFEST_FILES = 128
 MAX_PAGE = 50
+MAX_OPTIONS_CHARACTERS = 8000
 MAX_SUBSCRIPTIONS = 256
 """Of one connection."""
 
@@ -102,10 +104,9 @@ class Daemon:
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._supervisor.socket, zmq.POLLIN)
         self._blocked = False
-        self._engines = table_of_engines()
+        self._dispatch = Dispatch(self._store, self._supervisor, self._log, table_of_engines())
         self._recipes = dict(config.recipes)
         self._subscriptions: dict[Key, _Subscription] = {}
-        self._steps: dict[str, m.Event] = {}
         self._counters: Counter[str] = Counter()
         self._started = self._active = time.monotonic()
         self._next_tick = self._next_clean = 0.0
@@ -121,6 +122,9 @@ class Daemon:
         try:
             while not self._stopping:
                 self._turn()
+        except Exception:
+            self._log.exception("the daemon failed")
+            raise
         finally:
             self._close()
 
@@ -135,8 +139,8 @@ class Daemon:
         self._blocked = False
         if self._router in events:
             self._receive()
-        self._hear_worker()
-        self._supervise()
+        self._dispatch.hear_worker()
+        self._dispatch.feed_worker()
         for key in sendable:
             self._send_chunk(key)
         for key in list(self._subscriptions):
@@ -172,11 +176,7 @@ class Daemon:
     def _close(self) -> None:
         self._log.info("stopping")
         remove_endpoint(self.config.state, self.boot)
-        job = self._supervisor.job
-        self._supervisor.stop(STOP_SECONDS)
-        self._hear_worker()
-        if job:
-            self._store.interrupted(job, time.time(), crashed=False, words="the backend was stopped")
+        self._dispatch.stop(STOP_SECONDS)
         self._transfers.close()
         self._store.close()
         self._supervisor.close()
@@ -235,7 +235,12 @@ class Daemon:
     def _send(self, identity: bytes, message: m.Message, request: int, buffer: bytes | None = None) -> bool:
         """Whether it could be queued; a client that is gone is forgotten."""
         try:
-            parts = [identity, *frames.encode(message, request, buffer)]
+            encoded = frames.encode(message, request, buffer)
+        except LimitExceeded as error:
+            self._log.error("an answer does not fit: %s", error)
+            encoded = frames.encode(m.ErrorReply(m.Failure.of(error)), request)
+        try:
+            parts = [identity, *encoded]
             self._router.send_multipart(parts, zmq.NOBLOCK, copy=buffer is None)
         except zmq.Again:
             self._counters["send_blocked"] += 1
@@ -264,7 +269,7 @@ class Daemon:
             protocol=_PROTOCOL,
             boot=self.boot,
             limits=self.config.limits,
-            engines=self._engines,
+            engines=self._dispatch.engines,
             recipes=tuple(self._recipes),
             features=("upload", "events", "fetch"),
         )
@@ -292,13 +297,18 @@ class Daemon:
             self._check_submission(message)
             # Pinned before the commit: what an acknowledged job needs is never pruned.
             self._artifacts.pin(message.job, [picture.sha256 for picture in message.inputs])
-        record, created = self._store.submit(
-            message, session.client, self._recipes.get(message.recipe, 0), time.time(),
-            self.config.limits.queued_jobs,
-        )  # fmt: skip
+        try:
+            record, created = self._store.submit(
+                message, session.client, self._recipes.get(message.recipe, 0), time.time(),
+                self.config.limits.queued_jobs,
+            )  # fmt: skip
+        except OrreryError:
+            if not self._store.knows(message.job):
+                self._artifacts.unpin(message.job)
+            raise
         if created:
             self._log.info("submitted", extra={"job": message.job, "client": session.client})
-        return m.Submitted(self._with_step(record), created)
+        return m.Submitted(self._dispatch.with_step(record), created)
 
     def _check_submission(self, message: m.Submit) -> None:
         limits = self.config.limits
@@ -308,6 +318,8 @@ class Daemon:
             )
         if not 0 <= message.seed < 2**32:
             raise InvalidInput(f"the seed is {message.seed}", "0 to 2**32 - 1")
+        if len(str(message.options)) > MAX_OPTIONS_CHARACTERS:
+            raise LimitExceeded("the options are very long", f"at most {MAX_OPTIONS_CHARACTERS} characters")
         override(preset(message.quality), message.options)
         for path, value in message.options.items():
             if path.endswith(".engine"):
@@ -324,39 +336,34 @@ class Daemon:
             )
 
     def _check_engine(self, stage: str, name: str) -> None:
-        names = [engine.name for engine in self._engines if engine.stage == stage]
+        names = [engine.name for engine in self._dispatch.engines if engine.stage == stage]
         if name != "auto" and name not in names:
             raise InvalidInput(
                 f"the {stage} stage has no engine '{name}'", "one of " + ", ".join(["auto", *names])
             )
 
     def get_job(self, identity: bytes, request: int, message: m.GetJob, _: None) -> m.Job:
-        return m.Job(self._with_step(self._store.get(message.job)))
+        return m.Job(self._dispatch.with_step(self._store.get(message.job)))
 
     def list_jobs(self, identity: bytes, request: int, message: m.ListJobs, _: None) -> m.Jobs:
-        limit = min(max(message.limit, 1), MAX_PAGE)
-        while True:
+        def page(limit: int) -> m.Jobs:
             records, following = self._store.page(message.states, limit, message.before)
-            jobs = m.Jobs(tuple(self._with_step(record) for record in records), following)
-            try:
-                frames.encode(jobs, request)
-            except LimitExceeded:
-                limit = max(limit // 2, 1)  # records with long texts: a shorter page
-            else:
-                return jobs
+            return m.Jobs(tuple(self._dispatch.with_step(record) for record in records), following)
+
+        return _fitting(page, min(max(message.limit, 1), MAX_PAGE))
 
     def cancel(self, identity: bytes, request: int, message: m.Cancel, _: None) -> m.CancelReply:
         record = self._store.cancel(message.job, time.time())
         self._supervisor.cancel(message.job)
         self._log.info("cancel", extra={"job": message.job})
-        return m.CancelReply(self._with_step(record))
+        return m.CancelReply(self._dispatch.with_step(record))
 
     def subscribe(self, identity: bytes, request: int, message: m.Subscribe, _: None) -> m.Subscribed:
         record = self._store.get(message.job)
         if sum(key[0] == identity for key in self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise LimitExceeded("too many subscriptions", f"at most {MAX_SUBSCRIPTIONS} a connection")
         self._subscriptions[identity, request] = _Subscription(message.job, max(message.after, 0), record.seq)
-        return m.Subscribed(self._with_step(record))
+        return m.Subscribed(self._dispatch.with_step(record))
 
     def unsubscribe(self, identity: bytes, request: int, message: m.Unsubscribe, _: None) -> m.Unsubscribed:
         self._subscriptions.pop((identity, message.subscription), None)
@@ -370,8 +377,12 @@ class Daemon:
                 state=record.state,
             )  # fmt: skip
         start = max(message.start, 0)
-        files, total = self._store.results(message.job, start, MANIFEST_FILES)
-        return m.Manifest(message.job, start, total, tuple(files))
+
+        def page(limit: int) -> m.Manifest:
+            files, total = self._store.results(message.job, start, limit)
+            return m.Manifest(message.job, start, total, tuple(files))
+
+        return _fitting(page, MANIFEST_FILES)
 
     def fetch(self, identity: bytes, request: int, message: m.Fetch, _: None) -> None:
         size = self._store.result_size(message.sha256)
@@ -391,7 +402,8 @@ class Daemon:
         counters = dict(self._counters) | {"sessions": len(self._sessions), "transfers": len(self._transfers)}
         return m.Status(
             "orrery", __version__, _PROTOCOL, self.boot, os.getpid(), time.monotonic() - self._started,
-            memory_bytes(), self._store.counts(), counters, (self._supervisor.state(),), self._engines,
+            memory_bytes(), self._store.counts(), counters, (self._supervisor.state(),),
+            self._dispatch.engines,
         )  # fmt: skip
 
     def shutdown(self, identity: bytes, request: int, message: m.Shutdown, _: None) -> m.ShutdownReply:
@@ -402,13 +414,6 @@ class Daemon:
         if self._stopping:
             raise ShuttingDown("the backend is stopping", remedy="Start it again: python -m backend serve")
         return self._sessions.find(identity, time.monotonic())
-
-    def _with_step(self, record: m.JobRecord) -> m.JobRecord:
-        """The record with the newest step, which is not stored."""
-        step = self._steps.get(record.job)
-        if record.state != m.RUNNING or step is None:
-            return record
-        return replace(record, done=step.done, total=step.total, text=step.text)
 
     # ---- what goes out by itself
 
@@ -436,73 +441,9 @@ class Daemon:
             if event.state in m.TERMINAL:
                 self._subscriptions.pop(key, None)
                 return
-        step = self._steps.get(subscription.job)
+        step = self._dispatch.steps.get(subscription.job)
         if step is not None and step is not subscription.step and self._send(identity, step, request):
             subscription.step = step
-
-    # ---- the worker
-
-    def _supervise(self) -> None:
-        self._supervisor.tick()
-        if not self._supervisor.running:
-            self._supervisor.ensure_started()
-        elif self._supervisor.idle and not self._stopping:
-            submit = self._store.claim(time.time())
-            if submit is not None:
-                self._log.info("running", extra={"job": submit.job})
-                self._supervisor.run(submit)
-
-    def _hear_worker(self) -> None:
-        for record in self._supervisor.received():
-            now = time.time()
-            if isinstance(record, worker_link.Ready):
-                self._engines = record.engines
-            elif isinstance(record, worker_link.RunProgress):
-                self._progress(record, now)
-            elif isinstance(record, worker_link.Done):
-                self._ended(record.job, m.SUCCEEDED, now, results=record.results)
-            elif isinstance(record, worker_link.Failed):
-                cancelled = record.failure.code == "cancelled"
-                if cancelled and self._stopping:
-                    continue  # it took the end of its pipe as a cancel; the user wants the job to go on
-                error = None if cancelled else record.failure
-                self._ended(record.job, m.CANCELLED if cancelled else m.FAILED, now, error=error)
-            elif isinstance(record, Ended):
-                self._worker_ended(record, now)
-
-    def _progress(self, record: worker_link.RunProgress, now: float) -> None:
-        step = m.Event(
-            record.job, 0, record.kind, m.RUNNING, now, record.stage, record.index, record.stages,
-            record.done, record.total, record.text, record.seconds,
-        )  # fmt: skip
-        if record.kind == "step":
-            self._steps[record.job] = replace(step, seq=self._store.get(record.job).seq)
-        else:
-            self._steps.pop(record.job, None)
-            self._store.stage_event(step)
-
-    def _ended(
-        self,
-        job: str,
-        state: str,
-        now: float,
-        *,
-        error: m.Failure | None = None,
-        results: tuple[m.ResultFile, ...] = (),
-    ) -> None:
-        self._steps.pop(job, None)
-        self._store.finish(job, state, now, error, results)
-        self._log.info(state, extra={"job": job})
-
-    def _worker_ended(self, ended: Ended, now: float) -> None:
-        words = describe_exit(ended.code)
-        self._log.warning(words, extra={"job": ended.job})
-        if ended.job:
-            self._steps.pop(ended.job, None)
-            if not self._stopping:
-                self._store.interrupted(ended.job, now, crashed=True, words=words)
-        elif not ended.was_ready:
-            self._log.error("the worker does not start: %s", self._supervisor.log_tail())
 
 
 _PROTOCOL = f"{frames.PROTOCOL_MAJOR}.{frames.PROTOCOL_MINOR}"
@@ -525,6 +466,20 @@ _HANDLERS: dict[type[m.Message], Handler] = {
     m.GetStatus: Daemon.get_status,
     m.Shutdown: Daemon.shutdown,
 }
+
+
+def _fitting(page: Callable[[int], m.Message], limit: int) -> Any:
+    """A page of at most `limit` items that fits into a header: shorter where the texts are long."""
+    while True:
+        message = page(limit)
+        try:
+            frames.encode(message, 0)
+        except LimitExceeded:
+            if limit == 1:
+                raise
+            limit //= 2
+        else:
+            return message
 
 
 def _listen(context: "zmq.Context[Any]", config: DaemonConfig) -> "zmq.Socket[bytes]":

@@ -9,17 +9,25 @@ transition checks and writes in one transaction. Commits that a client relies on
 states) are synced to the disk; the rest are left to the write-ahead log.
 """
 
+import contextlib
 import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from shared_protocol import messages
-from shared_protocol.errors import Conflict, LimitExceeded, UnknownJob, WorkerCrashed
+from shared_protocol.errors import (
+    AccessDenied,
+    Conflict,
+    DiskFull,
+    LimitExceeded,
+    UnknownJob,
+    Unsupported,
+    WorkerCrashed,
+)
 from shared_protocol.messages import (
     CANCELLED,
     FAILED,
@@ -99,12 +107,21 @@ class JobStore:
     """The jobs of one state folder. Used by one thread; `now` is seconds since 1970."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA busy_timeout = 5000")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        self._migrate()
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._db.close)
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA busy_timeout = 5000")
+                self._db.execute("PRAGMA foreign_keys = ON")
+                self._migrate()
+                undo.pop_all()
+        except sqlite3.Error as error:
+            raise AccessDenied(
+                f"the job store {path} cannot be used ({error})",
+                remedy="Move it away, or choose another folder with --state.",
+            ) from error
         self.heads: dict[str, int] = {}
         """Number of the latest event of each job that had one since the start."""
         self._may_be_queued = True
@@ -115,19 +132,29 @@ class JobStore:
 
     def _migrate(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(_MIGRATIONS):
+            raise Unsupported(
+                "the job store was written by a newer version of the backend",
+                remedy="Update this one, or choose another folder with --state.",
+            )
         for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
             self._db.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
 
-    @contextmanager
+    @contextlib.contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[None]:
         self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) and _disk_is_full(error):
+                raise DiskFull(
+                    "no space is left for the backend's job store", remedy="Free some space and try again."
+                ) from error
             raise
-        self._db.execute("COMMIT")
 
     # ---- transitions
 
@@ -405,3 +432,8 @@ class JobStore:
         self._db.execute(
             "INSERT INTO events (job, seq, event) VALUES (?, ?, ?)", (job, seq, json.dumps(fields))
         )
+
+
+def _disk_is_full(error: sqlite3.OperationalError) -> bool:
+    # A failed write of the log reports an I/O error, not a full disk, on some systems.
+    return error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)

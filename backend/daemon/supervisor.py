@@ -68,7 +68,8 @@ class Supervisor:
         self._ready = False
         self._cancel_at = 0.0
         self._terminated = False
-        self._failed_starts = 0
+        self.failed_starts = 0
+        """Times in a row that a worker ended before it was ready."""
         self._not_before = 0.0
         self.job = ""
         self.stage = ""
@@ -110,14 +111,18 @@ class Supervisor:
         self.restarts += 1
         self._received, self._to_worker = queue.SimpleQueue(), queue.SimpleQueue()
         self._ready, self._terminated, self._cancel_at = False, False, 0.0
-        with self._open_log() as log:
-            process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                **_own_group(),
-            )
+        try:
+            with self._open_log() as log:
+                process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    **_own_group(),
+                )
+        except OSError:
+            self._start_failed()  # no memory or no room for its log now: try again later
+            return
         self._process = process
         for target, arguments in (
             (_read_records, (process, self._received, self._context)),
@@ -151,7 +156,7 @@ class Supervisor:
                 records.append(self._ended())
                 return records
             if isinstance(record, worker_link.Ready):
-                self._ready, self._failed_starts = True, 0
+                self._ready, self.failed_starts = True, 0
             elif isinstance(record, worker_link.RunProgress):
                 self.stage = record.stage
             elif isinstance(record, worker_link.Done | worker_link.Failed):
@@ -204,11 +209,14 @@ class Supervisor:
             code = process.wait()
         ended = Ended(self.job, code, self._ready)
         if not self._ready:
-            pause = BACK_OFF_SECONDS[min(self._failed_starts, len(BACK_OFF_SECONDS) - 1)]
-            self._failed_starts += 1
-            self._not_before = self._clock() + pause
+            self._start_failed()
         self._ready, self.job, self.stage, self._cancel_at = False, "", "", 0.0
         return ended
+
+    def _start_failed(self) -> None:
+        pause = BACK_OFF_SECONDS[min(self.failed_starts, len(BACK_OFF_SECONDS) - 1)]
+        self.failed_starts += 1
+        self._not_before = self._clock() + pause
 
     def _open_log(self) -> Any:
         with contextlib.suppress(OSError):

@@ -479,6 +479,17 @@ def test_a_job_that_kills_every_worker_fails_and_the_next_one_runs(tmp_path):
         assert daemon.runs().count("two") == 3
 
 
+def test_when_no_worker_starts_the_jobs_fail_in_words_instead_of_waiting_for_ever(tmp_path):
+    with running_daemon(tmp_path) as daemon, daemon.client() as client:
+        daemon.stop()
+        daemon.start(worker="tests.support.there_is_no_such_worker")
+        with pytest.raises(WorkerCrashed, match=r"does not start.*worker\.log"):
+            client.wait(submit(client))
+        daemon.stop()
+        daemon.start()
+        assert client.wait(submit(client)).state == "succeeded"
+
+
 def test_a_daemon_started_for_another_process_ends_with_it(tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     serve = subprocess.Popen(

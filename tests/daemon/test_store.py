@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from backend.daemon.store import KEEP_SECONDS, MAX_CRASHES, MAX_INTERRUPTIONS, JobStore
 from shared_protocol import messages as m
-from shared_protocol.errors import Conflict, LimitExceeded, UnknownJob
+from shared_protocol.errors import AccessDenied, Conflict, DiskFull, LimitExceeded, UnknownJob, Unsupported
 
 SHA = "ab" * 32
 
@@ -225,3 +225,29 @@ class Orders(RuleBasedStateMachine):
 
 TestOrders = Orders.TestCase
 TestOrders.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, derandomize=True)
+
+
+def test_a_full_disk_is_told_and_leaves_the_store_whole(store):
+    done = _add(store)
+    store._db.execute(f"PRAGMA max_page_count = {store._db.execute('PRAGMA page_count').fetchone()[0]}")
+    with pytest.raises(DiskFull, match="no space"):
+        for _ in range(200):
+            _add(store, label="x" * 500)
+    before = store.counts()
+    store._db.execute("PRAGMA max_page_count = 100000")
+    assert store.counts() == before
+    assert store.claim(2.0).job == done
+    assert store._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+def test_a_store_that_is_none_or_of_a_newer_version_is_refused_in_words(tmp_path):
+    path = tmp_path / "jobs.sqlite3"
+    path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(AccessDenied, match="cannot be used"):
+        JobStore(path)
+    path.unlink()
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(Unsupported, match="newer version"):
+        JobStore(path)

@@ -31,14 +31,14 @@ class RunningDaemon:
         self.output = ""
         self.start()
 
-    def start(self, port=0):
+    def start(self, worker="tests.support.fake_worker"):
         environment = os.environ | {
             "ORRERY_CACHE": str(self.cache),
             "ORRERY_FAKE_LOG": str(self.log),
             "PYTHONPATH": str(ROOT),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fake_daemon", str(self.state), str(port)],
+            [sys.executable, "-m", "tests.support.fake_daemon", str(self.state), worker],
             stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
         )  # fmt: skip
         assert self.process.stdout.readline().startswith("tcp://127.0.0.1:")

@@ -1,4 +1,4 @@
-"""The real daemon with the worker of fake_worker.py: python -m tests.support.fake_daemon STATE [PORT]"""
+"""The real daemon with a fake worker: python -m tests.support.fake_daemon STATE WORKER_MODULE"""
 
 import sys
 from pathlib import Path
@@ -10,9 +10,8 @@ RECIPES = (("fake", 6),)
 
 
 def main():
-    state, port = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    worker = (sys.executable, "-m", "tests.support.fake_worker")
-    daemon = Daemon(DaemonConfig(state, port=port, worker=worker, recipes=RECIPES))
+    worker = (sys.executable, "-m", sys.argv[2])
+    daemon = Daemon(DaemonConfig(Path(sys.argv[1]), worker=worker, recipes=RECIPES))
     sys.stdout.write(daemon.endpoint.address + "\n")
     sys.stdout.flush()
     daemon.run()
