@@ -51,8 +51,27 @@ def clean_edges(rgb: np.ndarray, soft: np.ndarray) -> np.ndarray:
     return np.clip((refined - 0.5) * 2.0 + 0.5, 0, 1).astype(np.float32)
 
 
+def object_box(alpha: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """Rows and columns of alpha > 0 with a margin: the part of a large picture that needs work."""
+    rows, columns = np.flatnonzero((alpha > 0).any(axis=1)), np.flatnonzero((alpha > 0).any(axis=0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    return (
+        slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),
+        slice(max(0, columns[0] - margin), columns[-1] + 1 + margin),
+    )
+
+
 def object_colours(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """(H, W, 3): where alpha is partial, the colour of the solid object beside it: no background halo."""
+    result = rgb.astype(np.float32)
+    box = object_box(alpha, 8)
+    if alpha[box].size:
+        result[box] = _object_colours(result[box], alpha[box])
+    return result
+
+
+def _object_colours(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     solid = cv2.erode((alpha > 0.97).astype(np.float32), np.ones((3, 3), np.uint8))
     nearby, trust = local_mean(rgb, solid, max(2.0, max(alpha.shape) / 300))
     keep = np.clip((alpha - 0.9) / 0.1, 0, 1)

@@ -6,7 +6,7 @@ import numpy as np
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture, quantize
 from backend.stages.matting.background import border_mask, fit_backdrop, plain_foreground
-from backend.stages.matting.edges import flatten, soft_alpha
+from backend.stages.matting.edges import flatten, object_box, soft_alpha
 from shared_protocol.errors import StageFailed
 
 PLAIN_SIDE, GRABCUT_SIDE = 768, 320
@@ -25,11 +25,13 @@ class GrabCutMatting:
         whole = flatten(picture.rgba)
         top, bottom, left, right = letterbox(whole)
         rgb = whole[top:bottom, left:right]
+        context.check()
         small = _shrunk(rgb, PLAIN_SIDE)
         lab = _lab(small)
         backdrop = fit_backdrop(lab)
         if np.percentile(np.linalg.norm(lab - backdrop.lab, axis=2), 99.9) < 5:
             raise _nothing_found()
+        context.check()
         if backdrop.plain:
             mask, confidence = _plain(small, lab, backdrop)
             context.note(background="plain", background_misfit=round(backdrop.residual, 2))
@@ -44,8 +46,11 @@ class GrabCutMatting:
         size = rgb.shape[1::-1]
         large = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
         radius = max(2, round(1.5 * max(1.0, max(size) / max(mask.shape))))
+        box = object_box(large, 4 * radius + 4)
         alpha = np.zeros(whole.shape[:2], dtype=np.float32)
-        alpha[top:bottom, left:right] = soft_alpha(rgb, large, radius)
+        context.check()
+        alpha[top:bottom, left:right][box] = soft_alpha(rgb[box], large[box], radius)
+        context.check()
         return alpha * picture.rgba[..., 3], confidence
 
 

@@ -41,6 +41,7 @@ def run(*, picture: Picture, options: MattingOptions, context: StageContext) -> 
     rgba = picture.rgba
     if not has_cutout_alpha(rgba[..., 3]):  # a cut-out's own colours are clean already
         rgba = np.dstack([object_colours(flatten(rgba), alpha), alpha])
+        context.check()
     framed, facts = frame(rgba, np.asarray(alpha, dtype=np.float32), options.size, options.fill)
     context.note(**facts)
     context.step(2, 2, "Cut out")

@@ -4,6 +4,8 @@ Ingredients measured beforehand: Poisson inflation (laplacian = -4, thickness it
 filled harmonically from the contour so that no second face looks backward.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from backend.geometry.cameras import Cameras
@@ -46,7 +48,7 @@ class InflateOrbit:
         cameras = ring_cameras(options)
         context.step(0, options.views + 1, "Inflating the silhouette")
         front = resize_rgba(cutout.rgba, options.size)
-        shape, fits = build_shape(cutout.rgba, cameras, options.elevation)
+        shape, fits = build_shape(cutout.rgba, cameras, options.elevation, context.check)
         if not fits:
             context.warn("The object leaves the frame in some views; use a smaller matting.fill.")
         rgba = np.empty((options.views, options.size, options.size, 4), dtype=np.float32)
@@ -63,10 +65,12 @@ class InflateOrbit:
         return Views(rgba, cameras, confidence, depth)
 
 
-def build_shape(rgba: np.ndarray, cameras: Cameras, elevation_degrees: float) -> tuple[Shape, bool]:
+def build_shape(
+    rgba: np.ndarray, cameras: Cameras, elevation_degrees: float, check: Callable[[], None] = lambda: None
+) -> tuple[Shape, bool]:
     """The cut-out (M, M, 4) as a closed surface whose outline seen from camera 0 is the cut-out's.
 
-    cameras  the ring; elevation_degrees that of camera 0
+    cameras  the ring; elevation_degrees that of camera 0; check is called between the slower steps
     Returns the shape, and whether it stays inside the frame of every camera. It is turned
     or made thinner if that helps.
     """
@@ -83,8 +87,10 @@ def build_shape(rgba: np.ndarray, cameras: Cameras, elevation_degrees: float) ->
     extent = np.ptp(place, axis=0)
     # The size of a cell at the world's origin turns cells into metres.
     cell = np.linalg.norm(origin) / intrinsics[0, 0] * cameras.width / grid
+    check()
     thickness = half_thickness(alpha).ravel()[flat.grid] * cell
     for standing, factor in PLACINGS:
+        check()
         normal = middle_plane_normal(elevation_degrees, extent[1] / extent[0], standing)
         middle = -(origin @ normal) / (direction @ normal)
         near, far = middle.copy(), middle[: flat.inner] + factor * thickness
@@ -102,6 +108,7 @@ def build_shape(rgba: np.ndarray, cameras: Cameras, elevation_degrees: float) ->
     attributes = np.zeros((len(vertices), 3), dtype=np.float32)
     attributes[:, :2] = np.concatenate([place, place[: flat.inner]])
     attributes[:, 2] = front_share(vertices, faces, origin)
+    check()
     colour = np.ascontiguousarray(rgba[..., :3])
     pictures = np.ascontiguousarray(np.dstack([colour, back_colour(colour, alpha)]))
     return Shape(vertices, faces, attributes, pictures), fits
