@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 
+import cv2
 import numpy as np
 import pytest
 import trimesh
@@ -102,6 +103,18 @@ def test_shape_is_closed_and_its_front_outline_is_the_cut_outs(name, elevation):
     assert mesh.volume > 0
     outline = silhouette(shape.vertices, shape.faces, cameras, 0, 3)
     assert mask_iou(outline, picture.rgba[..., 3]) >= (0.97 if name != "full frame" else 0.95)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_mask_gives_a_closed_shape(seed):
+    generator = np.random.default_rng(seed)
+    noise = generator.normal(size=(96, 96))
+    smooth = noise if seed % 2 else cv2.GaussianBlur(noise, (0, 0), generator.uniform(0.6, 5))
+    alpha = np.clip(0.5 + smooth, 0, 1)
+    picture = Picture(np.dstack([np.full((96, 96, 3), 0.5), alpha]).astype(np.float32))
+    shape, _ = shape_of(picture, dataclasses.replace(SMALL, size=96))
+    mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
+    assert mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0
 
 
 def test_views_have_the_ring_cameras_the_exact_front_and_true_depth():

@@ -32,12 +32,15 @@ class FlatMesh:
 def _polygons() -> list[list[int]]:
     """For each of 16 cases the polygon as corner (0..3) and edge (4..7) numbers, walked once around.
 
-    Cells with two opposite corners inside are joined, so that a thin diagonal line stays one part.
+    Cells with two opposite corners inside are joined, so that a thin diagonal line stays one part. A walk
+    starts at an inside corner: the fan's inner edges then never join two contour points, which the front
+    and the back share.
     """
     cases = []
     for case in range(16):
         walk = []
-        for corner in range(4):
+        first = next((corner for corner in range(4) if case >> corner & 1), 0)
+        for corner in (*range(first, 4), *range(first)):
             here, there = case >> corner & 1, case >> ((corner + 1) % 4) & 1
             if here:
                 walk.append(corner)
