@@ -78,9 +78,9 @@ class SplatsOptions:
 class SurfaceOptions:
     """Hull and carve.
 
-    grid       cells along the longest side of the object's box
+    grid       cells along the longest side of the object's box (up to 1.75 times as many for thin parts)
     faces      triangle budget after decimation
-    carve      carve the hull by photo-consistent depth (or by the depth the views bring)
+    carve      carve the hull by photo-consistent depth; depth that the views bring always carves
     """
 
     engine: str = AUTO
@@ -139,7 +139,7 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "high": {
         "matting": {"size": 1024},
         "refine": {"size": 1024},
-        "splats": {"gaussians": 50_000, "steps": 1000},
+        "splats": {"gaussians": 50_000, "steps": 600, "size": 1024},
         "surface": {"faces": 50_000},
         "texture": {"size": 2048},
         "export": {"film_frames": 72},

@@ -229,6 +229,12 @@ def test_surface_samples_are_even_and_lie_on_the_mesh():
     assert np.abs(octants - 500).max() < 25
 
 
+def test_a_start_of_a_hundred_thousand_gaussians_has_its_colours():
+    start = start_on_hull(_ball(), replace(OPTIONS, gaussians=100_000), _context())
+    assert len(start.gaussians) == 100_000
+    assert np.isfinite(start.gaussians.harmonics).all()
+
+
 def test_a_hidden_point_does_not_take_the_colour_in_front_of_it():
     import trimesh
 
@@ -250,7 +256,7 @@ def test_a_hidden_point_does_not_take_the_colour_in_front_of_it():
     points = np.array([[0, -0.01, 0], [0.5, 0.39, 0.5], [0, 0.39, 0.0]])
     normals = np.tile([0.0, -1, 0], (3, 1))
     colors = colors_from_views(
-        points, normals, np.asarray(both.vertices), np.asarray(both.faces), rgba, Views(rgba, cameras), 0.02
+        points, normals, np.asarray(both.vertices), np.asarray(both.faces), Views(rgba, cameras), 0.02
     )
     np.testing.assert_allclose(colors[0], (1, 0, 0), atol=1e-5)
     np.testing.assert_allclose(colors[1], (0, 1, 0), atol=1e-5)

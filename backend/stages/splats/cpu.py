@@ -17,4 +17,6 @@ class CpuSplats:
         """views -> Gaussians; see `run.py`."""
         context.step(0, options.steps, "Carving the hull for the Gaussians")
         start = start_on_hull(views, options, context)
-        return Splats(**vars(prune(fit(start, make_targets(views, options.size), options, context))))
+        return Splats(
+            **vars(prune(fit(start, make_targets(views, options.size, context.check), options, context)))
+        )

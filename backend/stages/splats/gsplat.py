@@ -176,7 +176,7 @@ class GsplatSplats:
             )
         context.step(0, options.steps, "Carving the hull for the Gaussians")
         start = start_on_hull(views, options, context)
-        targets = make_targets(views, options.size)
+        targets = make_targets(views, options.size, context.check)
         try:
             fitted = fit_torch(start, targets, options, context, rasterize, "cuda")
         except torch.cuda.OutOfMemoryError as error:

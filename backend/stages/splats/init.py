@@ -1,5 +1,6 @@
 """Where the Gaussians start: on the carved hull, evenly, flat, in the colours of the views (V3D 3.3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,52 +69,59 @@ def sample_surface(
     return np.einsum("pk,pkc->pc", weights, corners[face]), normals, total
 
 
+def _bilinear(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """picture (H, W, C) at x, y (P,) in array coordinates (pixel centres whole): (P, C), 0 outside."""
+    height, width = picture.shape[:2]
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    x, y = np.where(inside, x, 0), np.where(inside, y, 0)
+    column, row = np.minimum(x.astype(np.int64), width - 2), np.minimum(y.astype(np.int64), height - 2)
+    a, b = (x - column)[:, None], (y - row)[:, None]
+    upper = picture[row, column] * (1 - a) + picture[row, column + 1] * a
+    lower = picture[row + 1, column] * (1 - a) + picture[row + 1, column + 1] * a
+    return (upper * (1 - b) + lower * b) * inside[:, None]
+
+
 def colors_from_views(
     points: np.ndarray,
     normals: np.ndarray,
     vertices: np.ndarray,
     faces: np.ndarray,
-    rgba: np.ndarray,
     views: Views,
     slack: float,
+    check: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Mean colour (P, 3) of the views that see each point, weighted by the cosine to its normal, squared.
 
-    rgba (N, h, w, 4): the views at the size to sample; slack: metres a point may lie behind the mesh.
-    A point that no view sees gets the mean of all cosine-weighted views, hidden or not.
+    The mesh hides: slack is how far, in metres, a point may lie behind it and still count as seen.
+    A point that no view sees gets the mean of all cosine-weighted views, hidden or not; `check` is
+    called between views.
     """
-    import cv2
-
-    height, width = rgba.shape[1:3]
-    cameras = views.cameras.resized(width, height)
+    cameras = views.cameras
+    width, height = cameras.width, cameras.height
     pixels, depth = cameras.project(points)
-
-    def one(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    total, seen_total = np.zeros((len(points), 4)), np.zeros((len(points), 4))
+    for i in range(len(views)):
+        check()
         surface = rasterize_mesh(
             vertices, faces, cameras.world_from_camera[i], cameras.intrinsics[i], width, height
         ).depth
-        # cv2's pixel centres are at integers; nothing beyond the picture.
-        x, y = (pixels[i] - 0.5).astype(np.float32).T
-        picture = np.concatenate([rgba[i, ..., :3] * rgba[i, ..., 3:], rgba[i, ..., 3:]], axis=2)
-        sample = cv2.remap(picture, x[:, None], y[:, None], cv2.INTER_LINEAR, borderValue=0)[:, 0]
-        near = cv2.remap(
-            np.where(np.isfinite(surface), surface, np.float32(1e30)), x[:, None], y[:, None],
-            cv2.INTER_NEAREST, borderValue=1e30,
-        )[:, 0]  # fmt: skip
+        x, y = pixels[i].T
+        rgba = views.rgba[i]
+        sample = _bilinear(
+            np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], 2), x - 0.5, y - 0.5
+        )
+        column = np.clip(np.nan_to_num(x), 0, width - 1).astype(np.int64)
+        row = np.clip(np.nan_to_num(y), 0, height - 1).astype(np.int64)
         toward = cameras.centres[i] - points
         cosine = np.einsum("pc,pc->p", toward, normals) / np.linalg.norm(toward, axis=1)
         weight = np.clip(cosine, 0.02, None) ** 2 * (sample[:, 3] > 0.5) * (depth[i] > 0)
         weight *= views.confidence[i]
-        return sample[:, :3] / np.maximum(sample[:, 3:], 1e-3), weight, depth[i] < near + slack
-
-    # Each view's rasteriser uses the thread pool itself, so the views go one after another.
-    total, seen_total = np.zeros((len(points), 4)), np.zeros((len(points), 4))
-    for i in range(len(views)):
-        color, weight, seen = one(i)
+        color = sample[:, :3] / np.maximum(sample[:, 3:], 1e-3)
         weighted = np.concatenate([color * weight[:, None], weight[:, None]], axis=1)
         total += weighted
-        seen_total += weighted * seen[:, None]
-    mixed = np.where(seen_total[:, 3:] > 1e-3, seen_total, total + np.array([0.5, 0.5, 0.5, 1]) * 1e-6)
+        seen_total += weighted * (depth[i] < surface[row, column] + slack)[:, None]
+    grey = np.array([0.5, 0.5, 0.5, 1]) * 1e-6
+    mixed = np.where(seen_total[:, 3:] > 1e-3, seen_total, total + grey)
     return np.clip(mixed[:, :3] / mixed[:, 3:], 0, 1)
 
 
@@ -129,9 +137,9 @@ def _lowered(hull: Grid, views: Views, context: StageContext) -> Grid:
 
 def start_on_hull(views: Views, options: SplatsOptions, context: StageContext) -> Start:
     """options.gaussians Gaussians on the visual hull of the views."""
-    rgba = resize_views(views.rgba, _HULL_PIXELS)
-    height, width = rgba.shape[1:3]
-    cameras = views.cameras.resized(width, height)
+    rgba = resize_views(views.rgba, _HULL_PIXELS, context.check)
+    cameras = views.cameras.resized(rgba.shape[2], rgba.shape[1])
+    small = Views(rgba, cameras, views.confidence)
     alpha = np.ascontiguousarray(rgba[..., 3])
     low, high = object_bounds(alpha, cameras)
     context.check()
@@ -150,7 +158,7 @@ def start_on_hull(views: Views, options: SplatsOptions, context: StageContext) -
     points, normals, area = sample_surface(vertices, faces, options.gaussians, context.generator())
     extent = float((high - low).max())
     context.step(0, options.steps, "Colouring the Gaussians from the views")
-    colors = colors_from_views(points, normals, vertices, faces, rgba, views, _DEPTH_SLACK * extent)
+    colors = colors_from_views(points, normals, vertices, faces, small, _DEPTH_SLACK * extent, context.check)
     spacing = np.sqrt(area / options.gaussians)
     points -= _INSET * spacing * normals
     scales = np.tile(_SCALE * spacing * np.array([1, 1, _FLATNESS]), (options.gaussians, 1))

@@ -1,5 +1,6 @@
 """What the Gaussians are fitted to: the views at the fitting size, over white, cropped to the object."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,11 @@ class Target:
         return self.planes.shape[2]
 
 
-def resize_views(rgba: np.ndarray, size: int) -> np.ndarray:
-    """(N, H, W, 4) straight alpha -> longest side `size` at most, by areas, colour weighted by alpha."""
+def resize_views(rgba: np.ndarray, size: int, check: Callable[[], None] = lambda: None) -> np.ndarray:
+    """(N, H, W, 4) straight alpha -> longest side `size` at most, by areas, colour weighted by alpha.
+
+    `check` is called between views.
+    """
     height, width = rgba.shape[1:3]
     if max(height, width) <= size:
         return rgba
@@ -46,6 +50,7 @@ def resize_views(rgba: np.ndarray, size: int) -> np.ndarray:
     shape = (max(1, round(width * scale)), max(1, round(height * scale)))
     result = np.empty((len(rgba), shape[1], shape[0], 4), dtype=np.float32)
     for i, view in enumerate(rgba):
+        check()
         alpha = view[..., 3:]
         small = cv2.resize(np.concatenate([view[..., :3] * alpha, alpha], axis=2), shape,
                            interpolation=cv2.INTER_AREA)  # fmt: skip
@@ -60,13 +65,17 @@ def over_white(rgba: np.ndarray) -> np.ndarray:
     return rgba[..., :3] * alpha + (1 - alpha)
 
 
-def make_targets(views: Views, size: int) -> list[Target]:
-    """The views at `size`, one Target each; views that show nothing are left out."""
-    rgba = resize_views(views.rgba, size)
+def make_targets(views: Views, size: int, check: Callable[[], None] = lambda: None) -> list[Target]:
+    """The views at `size`, one Target each; views that show nothing are left out.
+
+    `check` is called between views.
+    """
+    rgba = resize_views(views.rgba, size, check)
     height, width = rgba.shape[1:3]
     cameras: Cameras = views.cameras.resized(width, height)
     targets = []
     for i, view in enumerate(rgba):
+        check()
         seen = view[..., 3] > 0.5 / 255
         rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
         if not len(rows):
