@@ -12,7 +12,7 @@ from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture
 from backend.stages.matting import run as matting
 from backend.stages.matting.alpha import has_cutout_alpha
-from backend.stages.matting.edges import object_colours, soft_alpha
+from backend.stages.matting.edges import clean_edges, object_colours, soft_alpha
 from backend.stages.matting.framing import frame
 from backend.stages.matting.grabcut import letterbox, main_parts
 from shared_protocol.errors import Cancelled, InvalidInput, StageFailed
@@ -242,3 +242,22 @@ def test_distant_patch_is_dropped_and_a_near_part_or_a_twin_is_kept():
     body = disc(200, 70, 100, 45) > 0.5
     patch, near, twin = (disc(200, x, y, r) > 0.5 for x, y, r in ((180, 30, 9), (70, 46, 8), (165, 130, 28)))
     np.testing.assert_array_equal(body | near | twin, main_parts(body | patch | near | twin))
+
+
+def test_wide_haze_far_from_the_object_is_removed_and_a_faint_thin_part_stays():
+    soft = disc(320, 120, 160, 70)
+    soft[158:161, 180:260] = 0.6  # a feeler
+    soft[20:80, 240:310] = 0.55  # haze
+    alpha = clean_edges(over((0.2, 0.3, 0.8), (soft > 0.5).astype(np.float32), np.ones((320, 320, 3))), soft)
+    assert alpha[30:70, 250:300].max() == 0
+    assert alpha[159, 240] > 0.5
+    assert alpha[160, 120] == 1
+
+
+def test_importing_rembg_leaves_the_compiler_on():
+    from numba import config
+
+    from backend.stages.matting.rembg import _import_rembg
+
+    assert hasattr(_import_rembg(), "new_session")
+    assert not config.DISABLE_JIT
