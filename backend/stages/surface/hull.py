@@ -11,6 +11,7 @@ from backend.pipeline.values import Mesh, Splats, Views
 from backend.stages.surface.base import cut_base
 from backend.stages.surface.depth import DepthMaps, Matcher, given_depth
 from backend.stages.surface.parts import drop_floaters, fill_cavities
+from backend.stages.surface.resolution import cells_for
 from shared_protocol.errors import StageFailed
 
 _PROXY_FACES = 20_000
@@ -26,7 +27,7 @@ class HullSurface:
         self, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext
     ) -> Mesh:
         """A closed mesh of at most `options.faces` triangles; the splats are not used."""
-        passes = 0 if not options.carve else 1 if views.depth is not None else 2
+        passes = 2 if options.carve and views.depth is None else 0
         steps = 5 + passes * len(views)
         context.step(0, steps, "measuring silhouettes")
         alpha = np.ascontiguousarray(views.rgba[..., 3])
@@ -37,10 +38,11 @@ class HullSurface:
             )
         low, high = bounds_of(masks, views.cameras)
         context.step(1, steps, "carving the visual hull")
-        grid = field_of(masks, low, high, options.grid)
+        cameras = views.cameras.take(masks.used)
+        grid = field_of(masks, low, high, cells_for(masks, cameras, low, high, options.grid))
         context.check()
-        grid = cut_base(grid, masks, views.cameras.take(masks.used))
-        if options.carve and views.depth is not None:
+        grid = cut_base(grid, masks, cameras)
+        if views.depth is not None:
             grid = self._fused(grid, given_depth(views), context)
         elif options.carve:
             grid = self._matched(grid, alpha, views, context, steps)
