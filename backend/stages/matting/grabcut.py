@@ -14,6 +14,10 @@ PLAIN_SIDE, GRABCUT_SIDE = 768, 320
 ITERATIONS = 6
 
 
+PIECES_CONFIDENCE = 0.55
+"""At most this where the cut-out is in several large pieces: mostly something between them was lost."""
+
+
 class GrabCutMatting:
     """The embedded engine."""
 
@@ -40,6 +44,8 @@ class GrabCutMatting:
             mask, confidence = _grabcut(small, context)
             context.note(background="busy", background_misfit=round(backdrop.residual, 2))
         mask = main_parts(mask)
+        if _falls_apart(mask):
+            confidence = min(confidence, PIECES_CONFIDENCE)
         if mask.mean() < 5e-4:
             raise _nothing_found()
         context.step(ITERATIONS + 1, ITERATIONS + 2, "Softening the edge")
@@ -141,6 +147,12 @@ def main_parts(mask: np.ndarray) -> np.ndarray:
     holes = cv2.connectedComponentsWithStats((~kept).astype(np.uint8), connectivity=4)
     small = holes[2][:, cv2.CC_STAT_AREA] < 0.002 * areas[largest]
     return kept | small[holes[1]]
+
+
+def _falls_apart(mask: np.ndarray) -> bool:
+    """Whether the largest part holds less than 90 % of a mask."""
+    areas = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)[2][1:, cv2.CC_STAT_AREA]
+    return len(areas) > 1 and areas.max() < 0.9 * areas.sum()
 
 
 def _shrunk(rgb: np.ndarray, side: int) -> np.ndarray:
