@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.geometry.cameras import Cameras
+from backend.geometry.harmonics import SH0
 from backend.geometry.parallel import for_bands, map_parallel
 from backend.geometry.splat_pixels import blend_band, blend_band_back, scatter_gradient
 from backend.geometry.splat_projection import (
@@ -25,9 +26,12 @@ from backend.geometry.splat_projection import (
     project_range,
 )
 from backend.geometry.splat_tiles import BAND, TILE_HEIGHT, TILE_WIDTH, bin_band
+from shared_protocol.errors import LimitExceeded
 
 _NOT_DRAWN = np.float32(1e30)
 _LARGEST_SIDE = 1 << 14
+_LARGEST_COUNT = 1 << 23
+"""A hit of a tile keeps the Gaussian's index in 23 bits."""
 _CHUNK = 4096
 """Gaussians a task of the projection: fixed, to keep the number of tasks small for small scenes."""
 
@@ -127,8 +131,15 @@ def render_gaussians(
     is not drawn and gets gradient 0.
     """
     if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE):
-        raise ValueError(f"picture of {width}x{height} pixels, at most {_LARGEST_SIDE} a side")
+        raise LimitExceeded(
+            f"a picture of Gaussians would have {width}x{height} pixels",
+            f"1 to {_LARGEST_SIDE} a side",
+        )
     count = len(gaussians)
+    if count > _LARGEST_COUNT:
+        raise LimitExceeded(
+            f"{count:,} Gaussians are too many to draw", f"at most {_LARGEST_COUNT:,}", "Prune them first."
+        )
     camera = pack_camera(world_from_camera, intrinsics, width, height)
     screen = np.empty((count, SCREEN), dtype=np.float32)
     depth = np.empty(count, dtype=np.float32)
@@ -198,7 +209,7 @@ def render_depth(
     view = np.linalg.inv(world_from_camera)
     depth = gaussians.positions @ view[2, :3] + view[2, 3]
     # Depth as a colour: 0.5 + Y_0 c = depth.
-    harmonics = np.repeat((depth[:, None, None] - 0.5) / 0.28209479177387814, 3, axis=2)
+    harmonics = np.repeat((depth[:, None, None] - 0.5) / SH0, 3, axis=2)
     drawn = Gaussians(
         gaussians.positions, gaussians.scales, gaussians.rotations, gaussians.opacities, harmonics
     )

@@ -73,8 +73,9 @@ class Raw:
 
     def activate(self) -> Gaussians:
         """Gaussians to draw; positions, rotations and harmonics are not copied."""
-        opacities = 1 / (1 + np.exp(-self.logits))
-        return Gaussians(self.positions, np.exp(self.log_scales), self.rotations, opacities, self.harmonics)
+        with np.errstate(over="ignore"):  # exp(88) is infinite in float32: opacity 0, or a scale not drawn
+            opacities, scales = 1 / (1 + np.exp(-self.logits)), np.exp(self.log_scales)
+        return Gaussians(self.positions, scales, self.rotations, opacities, self.harmonics)
 
 
 def fit(
