@@ -16,8 +16,8 @@ FAR = np.float32(1e6)
 
 
 @kernel
-def _edge_offsets(alpha, offset_x, offset_y, is_edge):
-    """For every pixel beside the edge: the vector from its centre to the nearest point of the edge."""
+def _edge_offsets(alpha, edge, is_edge):
+    """For every pixel beside the edge: edge (H, W, 3) = unit normal x, y (inward), its way to the edge."""
     height, width = alpha.shape
     for y in range(height):
         for x in range(width):
@@ -26,12 +26,14 @@ def _edge_offsets(alpha, offset_x, offset_y, is_edge):
             left, right = alpha[y, max(x - 1, 0)], alpha[y, min(x + 1, width - 1)]
             above, below = alpha[max(y - 1, 0), x], alpha[min(y + 1, height - 1), x]
             is_edge[y, x] = 0
-            if (
-                (left >= 0.5) == inside
-                and (right >= 0.5) == inside
-                and (above >= 0.5) == inside
-                and (below >= 0.5) == inside
-            ):
+            # A pixel that is covered wholly or not at all only says that the edge is not in it: it counts
+            # where the pixel beyond the edge says no more.
+            partial = 0.02 < value < 0.98
+            beside = False
+            for other in (left, right, above, below):
+                if (other >= 0.5) != inside and (partial or other <= 0.02 or other >= 0.98):
+                    beside = True
+            if not beside:
                 continue
             # Gradient over the 3x3 neighbourhood, points to the inside.
             gx, gy = 0.0, 0.0
@@ -41,8 +43,8 @@ def _edge_offsets(alpha, offset_x, offset_y, is_edge):
                 gx += weight * (alpha[row, min(x + 1, width - 1)] - alpha[row, max(x - 1, 0)])
                 gy += weight * (alpha[min(y + 1, height - 1), column] - alpha[max(y - 1, 0), column])
             length = np.sqrt(gx * gx + gy * gy)
-            if length < 1e-3:
-                # A line or dot one pixel wide: both sides are alike. Its edge is half its cover away.
+            flat = length < 1e-3
+            if flat:  # a line or dot one pixel wide: both sides are alike
                 gx, gy = (0.0, 1.0) if abs(above + below) < abs(left + right) else (1.0, 0.0)
                 length = 1.0
             gx, gy = gx / length, gy / length
@@ -50,20 +52,21 @@ def _edge_offsets(alpha, offset_x, offset_y, is_edge):
             corner = 0.5 * small / big
             cover = min(max(value, 0.0), 1.0)
             # How far the edge of a half plane is from the centre of a pixel that it covers by `cover`.
-            if cover < corner:
+            if flat:
+                outside = -0.5 * cover
+            elif cover < corner:
                 outside = 0.5 * (big + small) - np.sqrt(2.0 * big * small * cover)
             elif cover < 1.0 - corner:
                 outside = (0.5 - cover) * big
             else:
                 outside = -0.5 * (big + small) + np.sqrt(2.0 * big * small * (1.0 - cover))
             is_edge[y, x] = 1
-            offset_x[y, x] = gx * outside
-            offset_y[y, x] = gy * outside
+            edge[y, x, 0], edge[y, x, 1], edge[y, x, 2] = gx, gy, outside
 
 
 @kernel
-def _signed_distance(alpha, offset_x, offset_y, is_edge, nearest_row, out):
-    """Nearest edge pixel (exact, by columns then rows), then the distance to that pixel's edge point."""
+def _signed_distance(alpha, edge, is_edge, nearest_row, out):
+    """Nearest edge pixel (exact, by columns then rows), then the nearest edge line of those around it."""
     height, width = alpha.shape
     far = 1 << 20
     for x in range(width):
@@ -110,11 +113,17 @@ def _signed_distance(alpha, offset_x, offset_y, is_edge, nearest_row, out):
                 at += 1
             column = hull[at]
             row = nearest_row[y, column]
-            dx = column + offset_x[row, column] - x
-            dy = row + offset_y[row, column] - y
-            distance = np.sqrt(dx * dx + dy * dy)
-            if column == x and row == y:
-                distance = min(distance, 0.7071)
+            # The nearest pixel centre need not hold the nearest bit of edge: look at its neighbours too.
+            nearest = 1e12
+            for v in range(max(row - 1, 0), min(row + 2, height)):
+                for u in range(max(column - 1, 0), min(column + 2, width)):
+                    if is_edge[v, u]:
+                        nx, ny = edge[v, u, 0], edge[v, u, 1]
+                        dx, dy = x - u - nx * edge[v, u, 2], y - v - ny * edge[v, u, 2]
+                        across, beside = dx * nx + dy * ny, dx * ny - dy * nx
+                        beyond = max(abs(beside) - 0.6, 0.0)  # each pixel owns some length of straight edge
+                        nearest = min(nearest, across * across + beyond * beyond)
+            distance = np.sqrt(nearest)
             out[y, x] = distance if inside else -distance
 
 
@@ -124,12 +133,12 @@ def signed_distance(alpha: np.ndarray) -> np.ndarray:
     A picture without an edge gives +FAR (all inside) or -FAR. The frame itself is no edge.
     """
     alpha = np.ascontiguousarray(alpha, dtype=np.float32)
-    offset_x, offset_y = np.zeros_like(alpha), np.zeros_like(alpha)
+    edge = np.zeros((*alpha.shape, 3), dtype=np.float32)
     is_edge = np.zeros(alpha.shape, dtype=np.uint8)
-    _edge_offsets(alpha, offset_x, offset_y, is_edge)
+    _edge_offsets(alpha, edge, is_edge)
     nearest_row = np.empty(alpha.shape, dtype=np.int32)
     out = np.empty_like(alpha)
-    _signed_distance(alpha, offset_x, offset_y, is_edge, nearest_row, out)
+    _signed_distance(alpha, edge, is_edge, nearest_row, out)
     return out
 
 

@@ -1,0 +1,99 @@
+"""The plane sweep's parts: neighbours, correlation against numpy, fusion against a plane."""
+
+import numpy as np
+import pytest
+
+from backend.geometry.cameras import Cameras, ring
+from backend.geometry.carving import Grid
+from backend.geometry.fusion import facing_of, fuse_depth, merge_fused
+from backend.geometry.mesh_raster import rasterize_mesh
+from backend.geometry.photo_consistency import _correlation, _reference_patch, neighbours, relative_maps
+
+
+def test_a_ring_of_sixteen_is_matched_with_two_views_on_either_side():
+    cameras = ring(16, radius=2.0, elevation_degrees=15, fov_degrees=40, size=64)
+    sources = neighbours(cameras, np.zeros(3))
+    for view in range(16):
+        assert {int(s - view) % 16 for s in sources[view]} == {1, 2, 14, 15}
+
+
+def test_views_that_are_too_far_apart_have_no_neighbours():
+    cameras = ring(4, radius=2.0, elevation_degrees=0, fov_degrees=40, size=64)
+    assert (neighbours(cameras, np.zeros(3)) == -1).all()
+
+
+def test_relative_maps_project_as_the_cameras_do():
+    cameras = ring(6, radius=2.0, elevation_degrees=15, fov_degrees=40, size=64)
+    point = np.array([0.1, -0.2, 0.3])
+    local = np.linalg.inv(cameras.world_from_camera[2]) @ np.append(point, 1)
+    homogeneous = relative_maps(cameras, 2, np.array([4, -1]))[0] @ local
+    assert homogeneous[:2] / homogeneous[2] == pytest.approx(cameras.project(point[None])[0][4, 0])
+
+
+def test_correlation_equals_the_weighted_one_of_numpy():
+    generator = np.random.default_rng(2)
+    picture = generator.random((20, 20)).astype(np.float32)
+    other = generator.random((20, 20)).astype(np.float32)
+    radius = 2
+    values, weights = np.empty(25, np.float32), np.empty(25, np.float32)
+    inside = np.ones_like(picture)
+    variance = _reference_patch(picture, inside, 9, 8, radius, values, weights)
+    assert weights.sum() == pytest.approx(1, abs=1e-5)
+    zero, one = np.float32(0), np.float32(1)
+    ours = _correlation(
+        other, values, weights, variance, radius,
+        np.float32(11), np.float32(7), one, zero, zero, one, np.float32(1e-4),
+    )  # fmt: skip
+    a, b = picture[7:12, 6:11].ravel(), other[5:10, 9:14].ravel()
+    covariance = np.cov(a, b, aweights=weights, ddof=0)
+    expected = covariance[0, 1] / np.sqrt((covariance[0, 0] + 1e-4) * (covariance[1, 1] + 1e-4))
+    assert ours == pytest.approx(expected, abs=1e-4)
+    outside = _correlation(
+        other, values, weights, variance, radius,
+        np.float32(1), np.float32(7), one, zero, zero, one, np.float32(1e-4),
+    )  # fmt: skip
+    assert outside == -1
+
+
+def plane(slope):
+    """A plane through the origin, turned about Z by `slope` radians, as a large triangle pair."""
+    along = np.array([np.cos(slope), np.sin(slope), 0.0]) * 2
+    up = np.array([0, 0, 2.0])
+    return np.stack([-along - up, along - up, along + up, -along + up]), np.array([[0, 1, 2], [0, 2, 3]])
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.6, 1.1])
+def test_facing_is_the_cosine_of_the_slope(slope):
+    camera = ring(1, radius=3.0, elevation_degrees=0, fov_degrees=30, size=64)
+    vertices, faces = plane(slope)
+    depth = rasterize_mesh(vertices, faces, camera.world_from_camera[0], camera.intrinsics[0], 64, 64).depth
+    facing = facing_of(np.where(np.isfinite(depth), depth, 0).astype(np.float32), camera.intrinsics[0])
+    assert facing[32, 32] == pytest.approx(np.cos(slope), abs=0.02)
+
+
+def test_fused_depth_is_the_distance_to_the_plane():
+    cameras = ring(16, radius=3.0, elevation_degrees=0, fov_degrees=30, size=64).take([15, 0, 1])
+    vertices, faces = plane(0.0)
+    depth = np.stack(
+        [rasterize_mesh(vertices, faces, p, k, 64, 64).depth for p, k in zip(*_both(cameras), strict=True)]
+    )
+    depth = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
+    hull = Grid(np.full((9, 9, 9), 0.2, np.float32), np.full(3, -0.2), 0.05)
+    fused = fuse_depth(depth, np.ones_like(depth), cameras, hull, truncation=0.15)
+    y = -0.2 + 0.05 * np.arange(9)
+    inside = fused.distance[4, :, 4]
+    assert inside[2:7] == pytest.approx(y[2:7], abs=2e-3)  # seen from -Y: what lies at +Y is behind
+    carved = merge_fused(hull, fused)
+    assert (carved.field[4, :3, 4] < 0).all() and (carved.field[4, 6:, 4] > 0).all()
+
+
+def _both(cameras: Cameras):
+    return cameras.world_from_camera, cameras.intrinsics
+
+
+def test_depth_that_agrees_with_the_hull_leaves_it_untouched():
+    hull = Grid(np.linspace(-0.1, 0.1, 27, dtype=np.float32).reshape(3, 3, 3), np.zeros(3), 0.1)
+    from backend.geometry.fusion import Fused
+
+    same = merge_fused(hull, Fused(hull.field - np.float32(0.004), np.ones_like(hull.field)))
+    assert np.array_equal(same.field, hull.field)
