@@ -27,8 +27,8 @@ WORK_SIZE = 512
 _DEEPEST, _DEEPEST_AGAIN = 0.18, 0.06
 _STEPS_BEFORE = 3
 _LEAN, _LEAN_AGAIN = 0.5, 0.05
-_ACCEPTED = 0.55
-_VOTES = 2
+_ACCEPTED, _CLEAR = 0.35, 0.75
+"""Correlation from which a depth may count; and from which one confirming view is enough, not two."""
 _TOLERANCE = 8e-3
 
 
@@ -169,7 +169,7 @@ def _planes(normal: np.ndarray, cameras: Cameras, view: int, lean: float) -> np.
 def _confirmed(
     depth: np.ndarray, score: np.ndarray, sweep: SweepViews, half: Cameras, tolerance: float
 ) -> tuple[DepthMaps, float]:
-    """Keep depths that score well and that `_VOTES` other views hold too."""
+    """Keep depths that two other views hold too, and clear ones that one other view holds."""
     depth = np.where(score < _ACCEPTED, 0, depth).astype(np.float32)
     votes = np.stack(
         map_parallel(
@@ -177,8 +177,7 @@ def _confirmed(
             range(len(depth)),
         )
     )
-    enough = np.minimum(_VOTES, (sweep.sources >= 0).sum(axis=1))  # two views can only confirm each other
-    kept = (votes >= enough[:, None, None]) & (depth > 0)
+    kept = (depth > 0) & ((votes >= 2) | ((votes >= 1) & (score >= _CLEAR)))
     inside = sum(int(np.count_nonzero(d[::STRIDE, ::STRIDE] > 1)) for d in sweep.distance)
     weight = np.where(kept, np.clip(score, 0.05, 1) * sweep.weight[:, None, None], 0)
     maps = DepthMaps(np.where(kept, depth, 0).astype(np.float32), weight.astype(np.float32), half)
