@@ -45,4 +45,4 @@ def test_rendered_scans_are_closer_than_their_hulls_at_the_median():
         carved, hull = reconstruction.measure(folder, [], True), reconstruction.measure(folder, [], False)
         ratios.append(carved["chamfer"] / hull["chamfer"])
         assert carved["watertight"] and carved["worst"] >= 0.97
-    assert np.median(ratios) < 0.85  # measured .72
+    assert np.median(ratios) < 0.85  # measured .77
