@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from shared_protocol import messages as m
-from shared_protocol.endpoint import state_folder
-from shared_protocol.errors import Cancelled, InvalidInput, OrreryError, UnknownJob
+from shared_protocol.endpoint import read_endpoint, state_folder
+from shared_protocol.errors import Cancelled, InvalidInput, NotReachable, OrreryError, UnknownJob
 
 Echo = Callable[[str], None]
 ID_CHARACTERS = 8
 """Shown of a job's id; any unique beginning of it is taken."""
+START_SECONDS = 3.0
+"""How long `submit` waits for a backend to appear; it binds within one second of its start."""
 
 
 def serve(args: argparse.Namespace, echo: Echo) -> None:
@@ -73,6 +76,7 @@ def submit(args: argparse.Namespace, echo: Echo, options: Mapping[str, Any]) -> 
     args: picture (Path), quality, seed, state, watch (bool), out (Path or None)
     options: {"texture.size": 2048, ...}, changes to the preset
     """
+    _await_start(args.state)
     with _client(args) as client:
         record = client.submit([args.picture], quality=args.quality, options=options, seed=args.seed)
         echo(f"job {record.job}")
@@ -192,6 +196,17 @@ def _client(args: argparse.Namespace) -> Any:
     from backend.client import Client
 
     return Client(state=args.state, patience=10.0)
+
+
+def _await_start(state: Path | None) -> None:
+    """`serve &` and `submit` in one line: give a backend that is just starting a moment to bind."""
+    for _ in range(int(START_SECONDS / 0.1)):
+        try:
+            read_endpoint(state)
+        except NotReachable:
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _watch(client: Any, job: str, echo: Echo) -> None:
