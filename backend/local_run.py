@@ -141,7 +141,7 @@ class Bars:
             self._bar = tqdm(
                 total=1,
                 desc=label,
-                bar_format="{desc} {bar:24} {percentage:3.0f}% {elapsed} {postfix}",
+                bar_format="{desc} {bar:24} {percentage:3.0f}% {elapsed}{postfix}",
                 leave=False,
                 file=sys.stderr,
                 dynamic_ncols=True,
