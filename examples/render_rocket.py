@@ -4,6 +4,7 @@ Run in Blender's Python (the bpy module): python examples/render_rocket.py [OUT.
 The picture is dedicated to the public domain (CC0 1.0), see examples/README.md.
 """
 
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def mesh_object(name, vertices, faces, materials, *, smooth=True, indices=None):
 def body(cream, red, navy):
     """A lathe of PROFILE: red nose, cream hull with a navy checker band."""
     fine = []
-    for (r0, z0), (r1, z1) in zip(PROFILE[:-1], PROFILE[1:], strict=True):
+    for (r0, z0), (r1, z1) in itertools.pairwise(PROFILE):
         fine += [(r0 + (r1 - r0) * t / 4, z0 + (z1 - z0) * t / 4) for t in range(4)]
     fine.append(PROFILE[-1])
     vertices, faces, indices = [], [], []
@@ -107,7 +108,9 @@ def window(angle, height, radius, size, brass, glass):
     )  # fmt: skip
     bpy.context.object.data.materials.append(brass)
     bpy.ops.object.shade_smooth()
-    bpy.ops.mesh.primitive_uv_sphere_add(radius=size, segments=48, ring_count=24, location=place, rotation=turn)
+    bpy.ops.mesh.primitive_uv_sphere_add(
+        radius=size, segments=48, ring_count=24, location=place, rotation=turn
+    )
     bpy.context.object.scale = (1, 1, 0.35)
     bpy.context.object.data.materials.append(glass)
     bpy.ops.object.shade_smooth()
@@ -117,7 +120,8 @@ def stage():
     """A pale sweep behind and below, three soft lights, a long lens."""
     backdrop = paint("backdrop", (0.62, 0.64, 0.66), roughness=0.9)
     rows = [(-4.0, 0.0), (1.2, 0.0)]
-    rows += [(1.2 + 1.6 * math.sin(a), 1.6 - 1.6 * math.cos(a)) for a in [math.pi / 2 * i / 24 for i in range(1, 25)]]
+    bend = [math.pi / 2 * i / 24 for i in range(1, 25)]
+    rows += [(1.2 + 1.6 * math.sin(a), 1.6 - 1.6 * math.cos(a)) for a in bend]
     rows.append((2.8, 8.0))
     vertices = [(x, y, z) for y, z in rows for x in (-8, 8)]
     faces = [(2 * i, 2 * i + 1, 2 * i + 3, 2 * i + 2) for i in range(len(rows) - 1)]
