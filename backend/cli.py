@@ -67,19 +67,20 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from backend.inputs.picture import read_picture
+    from backend.inputs.picture import load_picture
     from backend.local_run import run_into_folder
 
     options = _options(args)
-    picture = read_picture(args.picture)
+    loaded = load_picture(args.picture)
     report = run_into_folder(
         "image_to_3d",
-        {"picture": picture},
+        {"picture": loaded.picture},
         options,
         args.out,
         quality=args.quality,
         seed=args.seed,
         source=args.picture.name,
+        warnings=loaded.warnings,
     )
     _summary(report, args.out)
 
@@ -90,8 +91,14 @@ def _reconstruct(args: argparse.Namespace) -> None:
     from backend.local_run import run_into_folder
     from backend.pipeline.values import Picture
 
+    numbers = itertools.count(1)
+
+    def cut(picture: Picture) -> Picture:
+        sys.stderr.write(f"Cutting the object out of view {next(numbers)}\n")
+        return cut_out(picture)
+
     options = _options(args)
-    views, facts = read_views(args.views, cut_out, orbit=args.orbit_cameras, elevation=args.elevation)
+    views, facts = read_views(args.views, cut, orbit=args.orbit_cameras, elevation=args.elevation)
     report = run_into_folder(
         "views_to_3d",
         {"picture": Picture(views.rgba[0]), "views": views},

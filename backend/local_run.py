@@ -9,7 +9,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def run_into_folder(
     quality: str,
     seed: int,
     source: str,
+    warnings: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run `recipe` and write its files and report.json into `out`; returns the report.
@@ -47,7 +48,15 @@ def run_into_folder(
     with OutputFolder(out) as folder:
         with start_warm_up() as warm_up:
             result = _run_with_bars(recipe, inputs, options, seed, store, warm_up.before_stage)
-        report = build_report(result, recipe=recipe, quality=quality, seed=seed, source=source, extra=extra)
+        report = build_report(
+            result,
+            recipe=recipe,
+            quality=quality,
+            seed=seed,
+            source=source,
+            warnings=warnings,
+            extra=extra,
+        )
         files = dict(result.values["exports"].files)
         files["report.json"] = json.dumps(report, indent=2, ensure_ascii=False).encode()
         folder.publish(files)

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend import __version__
@@ -18,11 +18,13 @@ def build_report(
     quality: str,
     seed: int,
     source: str,
+    warnings: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Plain dict for JSON.
 
-    source  name of the input as the user gave it (no folder)
+    source    name of the input as the user gave it (no folder)
+    warnings  sentences about how the input was read; those of the stages follow them
     """
     stages = [
         {
@@ -55,7 +57,7 @@ def build_report(
             "bytes": {name: exports.sizes[name] for name in sorted(exports.sizes) if "/" not in name},
         },
         "stages": stages,
-        "warnings": [warning for report in result.reports for warning in report.warnings],
+        "warnings": [*warnings, *(text for report in result.reports for text in report.warnings)],
         "versions": {
             "orrery": __version__,
             "python": platform.python_version(),

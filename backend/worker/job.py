@@ -40,9 +40,13 @@ def execute(
             before_stage=warm_up.before_stage,
         )
     report = build_report(
-        result, recipe=submit.recipe, quality=submit.quality, seed=submit.seed, source=source.name
+        result,
+        recipe=submit.recipe,
+        quality=submit.quality,
+        seed=submit.seed,
+        source=source.name,
+        warnings=loaded.warnings,
     )
-    report["warnings"] = [*loaded.warnings, *report["warnings"]]
     exports = result.artifacts["exports"]
     files = [ResultFile(name, exports.sizes[name], digest) for name, digest in sorted(exports.files.items())]
     text = json.dumps(report, indent=2, ensure_ascii=False).encode()
