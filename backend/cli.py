@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 an error that the user can mend (one sentence on stderr), 
 
 import argparse
 import functools
+import itertools
 import json
 import signal
 import sys
