@@ -23,6 +23,8 @@ CAMERA_FILES = ("transforms.json", "cameras.json")
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 FILM_SUFFIXES = {".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif"}
 MAX_VIEWS = 256
+CODEC_NOISE = 0.06
+"""What H.264 at crf 17, as in Hi3D's films, may change a channel of a white backdrop beside an outline."""
 
 Cut = Callable[[Picture], Picture]
 """Cuts the object out of one picture that has no alpha channel."""
@@ -209,10 +211,24 @@ def _frames(path: Path) -> list[Picture]:
         with av.open(str(path)) as film:
             frames = []
             for frame in film.decode(video=0):
-                rgb = frame.to_ndarray(format="rgb24").astype(np.float32) / 255
+                rgb = _without_codec_blocks(frame.to_ndarray(format="rgb24").astype(np.float32) / 255)
                 frames.append(Picture(np.dstack([rgb, np.ones(rgb.shape[:2], dtype=np.float32)])))
                 if len(frames) > MAX_VIEWS:
                     raise LimitExceeded(f"{path} has more than {MAX_VIEWS} frames", f"at most {MAX_VIEWS}")
     except (av.FFmpegError, IndexError) as error:
         raise InvalidInput(f"{path} cannot be read as a film ({error})", "a film of an orbit") from None
     return frames
+
+
+def _without_codec_blocks(rgb: np.ndarray) -> np.ndarray:
+    """The frame (H, W, 3) with what is almost its plain backdrop made exactly that.
+
+    A film's codec leaves blocks of nearly the backdrop's colour along outlines, which a cut-out of an
+    otherwise perfectly even backdrop would take for the object. An uneven backdrop is left alone.
+    """
+    border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
+    backdrop = np.median(border, axis=0)
+    if np.mean(np.abs(border - backdrop).max(axis=1) < CODEC_NOISE / 2) < 0.9:
+        return rgb
+    near = np.abs(rgb - backdrop).max(axis=2) < CODEC_NOISE
+    return np.where(near[..., None], backdrop, rgb).astype(np.float32)

@@ -2,11 +2,13 @@
 
 import json
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from backend.geometry.cameras import ring
+from backend.inputs.cut import cut_out
 from backend.inputs.orbits import ORBITS, estimate_elevation
 from backend.inputs.views import read_views
 from backend.pipeline.values import quantize
@@ -89,6 +91,22 @@ def test_a_missing_view_is_named(views, tmp_path):
     (tmp_path / "002.png").unlink()
     with pytest.raises(InvalidInput, match=r"002\.png"):
         read_views(tmp_path, _no_cut)
+
+
+def test_the_film_of_a_published_orbit_is_cut_out_without_codec_blocks(tmp_path):
+    preset = ORBITS["hi3d"]
+    truth = render_views(lopsided_figure(), preset.cameras(10.0, 256, 256))
+    with av.open(str(tmp_path / "orbit.mp4"), "w") as film:
+        stream = film.add_stream("libx264", rate=8, options={"crf": "17"})
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        for rgba in truth.rgba:
+            white = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(quantize(white), format="rgb24")))
+        film.mux(stream.encode())
+    views, facts = read_views(tmp_path / "orbit.mp4", cut_out, orbit="hi3d")
+    assert facts["elevation"] == pytest.approx(10, abs=3)
+    for ours, true in zip(views.rgba[..., 3] > 0.5, truth.rgba[..., 3] > 0.5, strict=True):
+        assert (ours & true).sum() / (ours | true).sum() > 0.97
 
 
 @pytest.mark.parametrize("elevation", [0.0, 20.0])
