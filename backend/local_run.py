@@ -9,7 +9,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from backend.pipeline.artifacts import ArtifactStore
 from backend.pipeline.options import StageOptions
 from backend.pipeline.recipes import RECIPES
 from backend.pipeline.runner import RunResult, run_recipe
-from backend.pipeline.stage import Progress
+from backend.pipeline.stage import Progress, StageContext
 from backend.report import build_report
 from backend.warmup import start_warm_up
 from shared_protocol.errors import Cancelled
@@ -70,7 +70,7 @@ def _run_with_bars(
     options: Mapping[str, StageOptions],
     seed: int,
     store: ArtifactStore,
-    before_stage: Any,
+    before_stage: Callable[[StageContext], None],
 ) -> RunResult:
     cancelled = threading.Event()
     events: queue.Queue[Progress | RunResult | BaseException] = queue.Queue()
@@ -130,10 +130,7 @@ class Bars:
         elif progress.kind == "started":
             self._open(label)
         elif progress.kind == "finished":
-            if self._bar is not None:
-                self._bar.n = self._bar.total
-            text = f"{label} done in {progress.seconds:.1f} s"
-            self._close(text)
+            self._close(f"{label} done in {progress.seconds:.1f} s")
         elif self._bar is not None:
             self._bar.total = max(progress.total, 1)
             self._bar.n = progress.done

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
-from PIL import Image
 
 from backend.geometry import metrics
 from backend.geometry.cameras import Cameras
-from backend.geometry.mesh_render import over, render_mesh
-from shared_protocol.conventions import world_from_gltf
+from backend.geometry.mesh_render import over
+from backend.geometry.photometric import psnr
+from benchmarks.results import Table, WrittenMesh, read_rgba
 
 COLUMNS = (
     "chamfer",
@@ -35,20 +35,16 @@ COLUMNS = (
 
 def judge(source: Path, folder: Path) -> dict:
     """Figures of one result against the scan and the held-out views."""
-    loaded = trimesh.load(folder / "mesh.glb", force="mesh", process=False)
-    vertices = world_from_gltf(loaded.vertices)
-    texture = np.asarray(loaded.visual.material.baseColorTexture.convert("RGB"), dtype=np.float32) / 255
-    uvs = np.asarray(loaded.visual.uv, dtype=np.float32)[loaded.faces]
+    mesh = WrittenMesh.read(folder / "mesh.glb")
     data = json.loads((source / "cameras.json").read_text())
     size = (data["width"], data["height"])
     matrix = np.array([[data["fl_x"], 0, data["cx"]], [0, data["fl_y"], data["cy"]], [0, 0, 1.0]])
     scores = []
     for frame in data.get("heldout", []):
         camera = Cameras(np.array([frame["world_from_camera"]]), matrix[None], *size)
-        truth = np.asarray(Image.open(source / frame["file_path"]).convert("RGBA"), dtype=np.float32) / 255
-        drawn = render_mesh(vertices, loaded.faces, uvs, texture, camera, supersample=2)[0]
-        error = np.mean((over(drawn, (1, 1, 1)) - over(truth, (1, 1, 1))) ** 2)
-        scores.append(-10 * np.log10(error))
+        truth = read_rgba(source / frame["file_path"])
+        drawn = mesh.render(camera, supersample=2)
+        scores.append(psnr(over(drawn, (1, 1, 1)), over(truth, (1, 1, 1))))
     half = len(scores) // 2
     report = json.loads((folder / "report.json").read_text())
     row = {
@@ -56,13 +52,11 @@ def judge(source: Path, folder: Path) -> dict:
         "off_psnr": float(np.mean(scores[half:])) if scores else None,
         "front_psnr": report["front_psnr"],
         "fit_psnr": report["fit_psnr"],
+        "watertight": mesh.watertight,
     }
-    welded = loaded.copy()
-    welded.merge_vertices(merge_tex=True, merge_norm=True)
-    row["watertight"] = bool(welded.is_watertight)
     if (source / "mesh.ply").exists():
         truth_mesh = trimesh.load(source / "mesh.ply", force="mesh")
-        shape = metrics.score_shape(vertices, loaded.faces, truth_mesh.vertices, truth_mesh.faces)
+        shape = metrics.score_shape(mesh.vertices, mesh.faces, truth_mesh.vertices, truth_mesh.faces)
         row |= {"chamfer": shape.chamfer, "f_01": shape.fscore[0.01], "iou": shape.iou}
     return row
 
@@ -73,23 +67,15 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--quality", default="standard")
     args = parser.parse_args()
-    rows = {}
-    sys.stdout.write(f"{'object':<16}" + "".join(f"{c:>12}" for c in COLUMNS) + "\n")
+    table = Table("object", COLUMNS, name_width=16, width=12, digits=4)
     for folder in args.folders:
         start = time.perf_counter()
         out = args.out / folder.name
         command = [sys.executable, "-m", "backend", "reconstruct", str(folder), "-o", str(out)]
         subprocess.run([*command, "--quality", args.quality], check=True, capture_output=True)
         seconds = time.perf_counter() - start
-        row = rows[folder.name] = judge(folder, out) | {"seconds": seconds}
-        cells = [row.get(c) for c in COLUMNS]
-        sys.stdout.write(
-            f"{folder.name:<16}"
-            + "".join(f"{c:>12.4f}" if isinstance(c, float) else f"{c!s:>12}" for c in cells)
-            + "\n"
-        )
-        sys.stdout.flush()
-    sys.stdout.write(json.dumps(rows) + "\n")
+        table.add(folder.name, judge(folder, out) | {"seconds": seconds})
+    table.finish()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from backend.geometry.mesh_render import over, render_mesh
+from backend.geometry.photometric import psnr
 from backend.pipeline.options import TextureOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views, quantize
@@ -73,10 +74,9 @@ def front_facts(textured: TexturedMesh, views: Views) -> dict[str, float]:
         mesh.vertices, mesh.faces, textured.uvs, textured.texture, views.cameras.take([0]), supersample=2
     )[0]
     white = (1.0, 1.0, 1.0)
-    error = float(np.mean((over(rendered, white) - over(views.rgba[0], white)) ** 2))
     ours, theirs = rendered[..., 3] >= 0.5, views.rgba[0, ..., 3] >= 0.5
     union = np.count_nonzero(ours | theirs)
     return {
-        "front_psnr": round(float(-10 * np.log10(max(error, 1e-10))), 2),
+        "front_psnr": round(psnr(over(rendered, white), over(views.rgba[0], white)), 2),
         "silhouette_iou": round(float(np.count_nonzero(ours & theirs)) / max(int(union), 1), 4),
     }
