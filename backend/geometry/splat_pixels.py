@@ -9,6 +9,9 @@ Image formation as in GSplat 1.5: pixel centres at +0.5, alpha = min(0.999, o ex
 
 The backward pass walks front to back as well: with S, the upstream gradient times the final colour,
 known, what lies behind a Gaussian is S minus the running sum; nothing is stored for each pair.
+
+Each kernel comes twice, made from one source: with a fifth plane of accumulated depth and without. The
+choice is made while compiling, so that pictures without depth do not pay for it.
 """
 
 import numpy as np
@@ -22,7 +25,8 @@ _LANES = TILE_WIDTH * TILE_HEIGHT
 # Planes of the state buffer, as unsigned offsets: a signed index would cost a wrap-around test each.
 _T, _R, _G, _B, _X, _Y = (_u(_LANES * i) for i in range(6))
 _VR, _VG, _VB, _VA, _LEFT = (_u(_LANES * i) for i in (1, 2, 3, 6, 7))
-_FORWARD_SIZE, _BACKWARD_SIZE = 6 * _LANES, 8 * _LANES
+_Z, _VZ = _u(6 * _LANES), _u(8 * _LANES)
+_FORWARD_SIZE, _BACKWARD_SIZE = 7 * _LANES, 9 * _LANES
 _SHIFT, _ROW = _u(3), _u(TILE_WIDTH)
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
@@ -37,150 +41,175 @@ _CHECK = 31
 """Every 32 hits of a tile, look whether any pixel is still alive."""
 
 
-@kernel
-def blend_band(first_column, width, height, tile_rows, starts, hits, local, background, out):
-    """Render one band: out (4, H, W) float32 gets R, G, B over `background` (3,), and alpha."""
-    state = np.empty(_FORWARD_SIZE, dtype=np.float32)
-    for tile in range(len(starts) - 1):
-        x0 = (first_column + tile // tile_rows) * TILE_WIDTH
-        y0 = (tile % tile_rows) * TILE_HEIGHT
-        for i in range(_LANES):
-            state[i] = _ONE
-            state[_LANES + i] = state[2 * _LANES + i] = state[3 * _LANES + i] = _ZERO
-            state[4 * _LANES + i] = np.float32(x0 + (i & 7)) + _HALF
-            state[5 * _LANES + i] = np.float32(y0 + (i >> 3)) + _HALF
-        for h in range(starts[tile], starts[tile + 1]):
-            hit = hits[h]
-            n = hit >> 8
-            x, y, a, b, c, o = (
-                local[n, 0],
-                local[n, 1],
-                _HALF * local[n, 2],
-                local[n, 3],
-                _HALF * local[n, 4],
-                local[n, 5],
-            )
-            red, green, blue = local[n, 6], local[n, 7], local[n, 8]
-            for i in range(_u((hit >> 4) & 15) << _SHIFT, (_u(hit & 15) << _SHIFT) + _ROW):
-                dx, dy = state[i + _X] - x, state[i + _Y] - y
-                s = a * dx * dx + b * dx * dy + c * dy * dy
-                held = min(s, _S_MAX) * _SIXTEENTH
-                e = _ONE + held * (_P1 + held * (_P2 + held * (_P3 + held * _P4)))
-                e = e * e
-                e = e * e
-                e = e * e
-                alpha = min(o * e * e, _ALPHA_MAX)
-                t = state[i]
-                alpha = alpha if (alpha >= _ALPHA_MIN) & (s >= _ZERO) & (t > _ZERO) else _ZERO
-                after = t - t * alpha
-                ends = (after <= _T_MIN) & (t > _ZERO)
-                weight = _ZERO if ends else t * alpha
-                state[i] = -t if ends else after
-                state[i + _R] += weight * red
-                state[i + _G] += weight * green
-                state[i + _B] += weight * blue
-            if (h & _CHECK) == _CHECK:
-                alive = _ZERO
-                for i in range(_LANES):
-                    alive = max(alive, state[i])
-                if alive == _ZERO:
-                    break
-        for i in range(min(TILE_HEIGHT, height - y0)):
-            for j in range(min(TILE_WIDTH, width - x0)):
-                lane = i * TILE_WIDTH + j
-                t = abs(state[lane])
-                for channel in range(3):
-                    out[channel, y0 + i, x0 + j] = (
-                        state[(1 + channel) * _LANES + lane] + t * background[channel]
-                    )
-                out[3, y0 + i, x0 + j] = _ONE - t
+def _make(depth):
+    """(blend, blend_back), with the depth plane or without."""
+
+    @kernel
+    def blend(first_column, width, height, tile_rows, starts, hits, local, background, out):
+        """Render one band: out (4 or 5, H, W) float32 gets R, G, B over `background` (3,), alpha, depth."""
+        state = np.empty(_FORWARD_SIZE, dtype=np.float32)
+        for tile in range(len(starts) - 1):
+            x0 = (first_column + tile // tile_rows) * TILE_WIDTH
+            y0 = (tile % tile_rows) * TILE_HEIGHT
+            for i in range(_LANES):
+                state[i] = _ONE
+                state[_LANES + i] = state[2 * _LANES + i] = state[3 * _LANES + i] = _ZERO
+                if depth:
+                    state[6 * _LANES + i] = _ZERO
+                state[4 * _LANES + i] = np.float32(x0 + (i & 7)) + _HALF
+                state[5 * _LANES + i] = np.float32(y0 + (i >> 3)) + _HALF
+            for h in range(starts[tile], starts[tile + 1]):
+                hit = hits[h]
+                n = hit >> 8
+                x, y, a, b, c, o = (
+                    local[n, 0],
+                    local[n, 1],
+                    _HALF * local[n, 2],
+                    local[n, 3],
+                    _HALF * local[n, 4],
+                    local[n, 5],
+                )
+                red, green, blue, z = local[n, 6], local[n, 7], local[n, 8], local[n, 10]
+                for i in range(_u((hit >> 4) & 15) << _SHIFT, (_u(hit & 15) << _SHIFT) + _ROW):
+                    dx, dy = state[i + _X] - x, state[i + _Y] - y
+                    s = a * dx * dx + b * dx * dy + c * dy * dy
+                    held = min(s, _S_MAX) * _SIXTEENTH
+                    e = _ONE + held * (_P1 + held * (_P2 + held * (_P3 + held * _P4)))
+                    e = e * e
+                    e = e * e
+                    e = e * e
+                    alpha = min(o * e * e, _ALPHA_MAX)
+                    t = state[i]
+                    alpha = alpha if (alpha >= _ALPHA_MIN) & (s >= _ZERO) & (t > _ZERO) else _ZERO
+                    after = t - t * alpha
+                    ends = (after <= _T_MIN) & (t > _ZERO)
+                    weight = _ZERO if ends else t * alpha
+                    state[i] = -t if ends else after
+                    state[i + _R] += weight * red
+                    state[i + _G] += weight * green
+                    state[i + _B] += weight * blue
+                    if depth:
+                        state[i + _Z] += weight * z
+                if (h & _CHECK) == _CHECK:
+                    alive = _ZERO
+                    for i in range(_LANES):
+                        alive = max(alive, state[i])
+                    if alive == _ZERO:
+                        break
+            for i in range(min(TILE_HEIGHT, height - y0)):
+                for j in range(min(TILE_WIDTH, width - x0)):
+                    lane = i * TILE_WIDTH + j
+                    t = abs(state[lane])
+                    for channel in range(3):
+                        out[channel, y0 + i, x0 + j] = (
+                            state[(1 + channel) * _LANES + lane] + t * background[channel]
+                        )
+                    out[3, y0 + i, x0 + j] = _ONE - t
+                    if depth:
+                        out[4, y0 + i, x0 + j] = state[6 * _LANES + lane]
+
+    @kernel
+    def blend_back(first_column, width, height, tile_rows, starts, hits, local, image, upstream, grad_local):
+        """Gradient of one band: adds to grad_local (n, SCREEN_GRADIENT), which the caller has zeroed.
+
+        image: what `blend` wrote; upstream, of the same shape: dL/dR, dL/dG, dL/dB, dL/dalpha, dL/ddepth.
+        """
+        state = np.empty(_BACKWARD_SIZE, dtype=np.float32)
+        for tile in range(len(starts) - 1):
+            if starts[tile] == starts[tile + 1]:
+                continue
+            x0 = (first_column + tile // tile_rows) * TILE_WIDTH
+            y0 = (tile % tile_rows) * TILE_HEIGHT
+            for i in range(TILE_HEIGHT):
+                for j in range(TILE_WIDTH):
+                    lane = i * TILE_WIDTH + j
+                    state[4 * _LANES + lane] = np.float32(x0 + j) + _HALF
+                    state[5 * _LANES + lane] = np.float32(y0 + i) + _HALF
+                    inside = y0 + i < height and x0 + j < width
+                    state[lane] = _ONE if inside else -_ONE
+                    left = _ZERO
+                    for channel in range(4):
+                        v = upstream[channel, y0 + i, x0 + j] if inside else _ZERO
+                        state[(channel + 1 if channel < 3 else 6) * _LANES + lane] = v
+                        left += v * (image[channel, y0 + i, x0 + j] if inside else _ZERO)
+                    if depth:
+                        v = upstream[4, y0 + i, x0 + j] if inside else _ZERO
+                        state[8 * _LANES + lane] = v
+                        left += v * (image[4, y0 + i, x0 + j] if inside else _ZERO)
+                    state[7 * _LANES + lane] = left
+            for h in range(starts[tile], starts[tile + 1]):
+                hit = hits[h]
+                n = hit >> 8
+                x, y, o = local[n, 0], local[n, 1], local[n, 5]
+                a, b, c = _HALF * local[n, 2], local[n, 3], _HALF * local[n, 4]
+                red, green, blue, z = local[n, 6], local[n, 7], local[n, 8], local[n, 10]
+                g_0 = g_x = g_y = g_xx = g_xy = g_yy = g_red = g_green = g_blue = g_z = _ZERO
+                for i in range(_u((hit >> 4) & 15) << _SHIFT, (_u(hit & 15) << _SHIFT) + _ROW):
+                    dx, dy = state[i + _X] - x, state[i + _Y] - y
+                    s = a * dx * dx + b * dx * dy + c * dy * dy
+                    held = min(s, _S_MAX) * _SIXTEENTH
+                    e = _ONE + held * (_P1 + held * (_P2 + held * (_P3 + held * _P4)))
+                    e = e * e
+                    e = e * e
+                    e = e * e
+                    e = o * e * e
+                    alpha = min(e, _ALPHA_MAX)
+                    t = state[i]
+                    alpha = alpha if (alpha >= _ALPHA_MIN) & (s >= _ZERO) & (t > _ZERO) else _ZERO
+                    after = t - t * alpha
+                    ends = (after <= _T_MIN) & (t > _ZERO)
+                    alpha = _ZERO if ends else alpha
+                    weight = t * alpha
+                    state[i] = -t if ends else after
+                    vr, vg, vb = state[i + _VR], state[i + _VG], state[i + _VB]
+                    seen = vr * red + vg * green + vb * blue + state[i + _VA]
+                    if depth:
+                        seen += state[i + _VZ] * z
+                        g_z += weight * state[i + _VZ]
+                    left = state[i + _LEFT] - weight * seen
+                    state[i + _LEFT] = left
+                    # dL/ds = -alpha dL/dalpha, and 0 where alpha is clamped.
+                    g = left * alpha / (_ONE - alpha) - weight * seen
+                    g = g if e <= _ALPHA_MAX else _ZERO
+                    g_0 += g
+                    g_x += g * dx
+                    g_y += g * dy
+                    g_xx += g * dx * dx
+                    g_xy += g * dx * dy
+                    g_yy += g * dy * dy
+                    g_red += weight * vr
+                    g_green += weight * vg
+                    g_blue += weight * vb
+                grad_local[n, 0] -= local[n, 2] * g_x + b * g_y
+                grad_local[n, 1] -= b * g_x + local[n, 4] * g_y
+                grad_local[n, 2] += _HALF * g_xx
+                grad_local[n, 3] += g_xy
+                grad_local[n, 4] += _HALF * g_yy
+                grad_local[n, 5] -= g_0 / o
+                grad_local[n, 6] += g_red
+                grad_local[n, 7] += g_green
+                grad_local[n, 8] += g_blue
+                if depth:
+                    grad_local[n, 9] += g_z
+                if (h & _CHECK) == _CHECK:
+                    alive = _ZERO
+                    for i in range(_LANES):
+                        alive = max(alive, state[i])
+                    if alive <= _ZERO:
+                        break
+
+    return blend, blend_back
 
 
-@kernel
-def blend_band_back(first_column, width, height, tile_rows, starts, hits, local, image, upstream, grad_local):
-    """Gradient of one band: adds to grad_local (n, SCREEN_GRADIENT), which the caller has zeroed.
-
-    image (4, H, W): what `blend_band` wrote; upstream (4, H, W): dL/dR, dL/dG, dL/dB, dL/dalpha.
-    """
-    state = np.empty(_BACKWARD_SIZE, dtype=np.float32)
-    for tile in range(len(starts) - 1):
-        if starts[tile] == starts[tile + 1]:
-            continue
-        x0 = (first_column + tile // tile_rows) * TILE_WIDTH
-        y0 = (tile % tile_rows) * TILE_HEIGHT
-        for i in range(TILE_HEIGHT):
-            for j in range(TILE_WIDTH):
-                lane = i * TILE_WIDTH + j
-                state[4 * _LANES + lane] = np.float32(x0 + j) + _HALF
-                state[5 * _LANES + lane] = np.float32(y0 + i) + _HALF
-                inside = y0 + i < height and x0 + j < width
-                state[lane] = _ONE if inside else -_ONE
-                left = _ZERO
-                for channel in range(4):
-                    v = upstream[channel, y0 + i, x0 + j] if inside else _ZERO
-                    state[(channel + 1 if channel < 3 else 6) * _LANES + lane] = v
-                    left += v * (image[channel, y0 + i, x0 + j] if inside else _ZERO)
-                state[7 * _LANES + lane] = left
-        for h in range(starts[tile], starts[tile + 1]):
-            hit = hits[h]
-            n = hit >> 8
-            x, y, o = local[n, 0], local[n, 1], local[n, 5]
-            a, b, c = _HALF * local[n, 2], local[n, 3], _HALF * local[n, 4]
-            red, green, blue = local[n, 6], local[n, 7], local[n, 8]
-            g_0 = g_x = g_y = g_xx = g_xy = g_yy = g_red = g_green = g_blue = _ZERO
-            for i in range(_u((hit >> 4) & 15) << _SHIFT, (_u(hit & 15) << _SHIFT) + _ROW):
-                dx, dy = state[i + _X] - x, state[i + _Y] - y
-                s = a * dx * dx + b * dx * dy + c * dy * dy
-                held = min(s, _S_MAX) * _SIXTEENTH
-                e = _ONE + held * (_P1 + held * (_P2 + held * (_P3 + held * _P4)))
-                e = e * e
-                e = e * e
-                e = e * e
-                e = o * e * e
-                alpha = min(e, _ALPHA_MAX)
-                t = state[i]
-                alpha = alpha if (alpha >= _ALPHA_MIN) & (s >= _ZERO) & (t > _ZERO) else _ZERO
-                after = t - t * alpha
-                ends = (after <= _T_MIN) & (t > _ZERO)
-                alpha = _ZERO if ends else alpha
-                weight = t * alpha
-                state[i] = -t if ends else after
-                vr, vg, vb = state[i + _VR], state[i + _VG], state[i + _VB]
-                seen = vr * red + vg * green + vb * blue + state[i + _VA]
-                left = state[i + _LEFT] - weight * seen
-                state[i + _LEFT] = left
-                # dL/ds = -alpha dL/dalpha, and 0 where alpha is clamped.
-                g = left * alpha / (_ONE - alpha) - weight * seen
-                g = g if e <= _ALPHA_MAX else _ZERO
-                g_0 += g
-                g_x += g * dx
-                g_y += g * dy
-                g_xx += g * dx * dx
-                g_xy += g * dx * dy
-                g_yy += g * dy * dy
-                g_red += weight * vr
-                g_green += weight * vg
-                g_blue += weight * vb
-            grad_local[n, 0] -= local[n, 2] * g_x + b * g_y
-            grad_local[n, 1] -= b * g_x + local[n, 4] * g_y
-            grad_local[n, 2] += _HALF * g_xx
-            grad_local[n, 3] += g_xy
-            grad_local[n, 4] += _HALF * g_yy
-            grad_local[n, 5] -= g_0 / o
-            grad_local[n, 6] += g_red
-            grad_local[n, 7] += g_green
-            grad_local[n, 8] += g_blue
-            if (h & _CHECK) == _CHECK:
-                alive = _ZERO
-                for i in range(_LANES):
-                    alive = max(alive, state[i])
-                if alive <= _ZERO:
-                    break
+blend_band, blend_band_back = _make(False)
+"""Pictures of 4 planes: R, G, B over the background, alpha."""
+blend_band_depth, blend_band_depth_back = _make(True)
+"""Pictures of 5 planes: plane 4 is the sum of weight times depth along the axis, metres."""
 
 
 @kernel
 def scatter_gradient(ids, grad_local, grad_screen):
-    """Add one band's gradients (n, 9) to the rows `ids` of grad_screen (G, 9)."""
+    """Add one band's gradients to the rows `ids` of grad_screen; both SCREEN_GRADIENT wide."""
     for n in range(len(ids)):
         for j in range(SCREEN_GRADIENT):
             grad_screen[ids[n], j] += grad_local[n, j]

@@ -7,6 +7,7 @@ The kernels work on a range of Gaussians. `screen` holds one row a Gaussian:
     5        opacity
     6, 7, 8  colour (RGB, clamped at 0 below)
     9        reach: 2 ln(255 opacity), the squared Mahalanobis distance where alpha falls to 1/255
+    10       depth along the camera's axis, metres
 
 `camera` is one float32 vector: rotation camera_from_world (9, rows), translation (3), fx, fy, cx, cy,
 width, height, camera centre in the world (3).
@@ -17,10 +18,10 @@ import numpy as np
 from backend.geometry.harmonics import fill_basis, fill_basis_gradient
 from backend.geometry.jit import kernel
 
-SCREEN = 10
+SCREEN = 11
 """Columns of `screen`."""
-SCREEN_GRADIENT = 9
-"""Columns of its gradient: all but `reach`."""
+SCREEN_GRADIENT = 10
+"""Columns of its gradient: 0 to 8 as in `screen`, and 9 for the depth; the reach has none."""
 
 _DILATION = np.float32(0.3)
 """eps2d of GSplat: pixels^2 added to the 2D covariance, so that no Gaussian falls between pixels."""
@@ -127,7 +128,7 @@ def project_range(
         inverse = _ONE / determinant
         screen[i, 0], screen[i, 1] = px, py
         screen[i, 2], screen[i, 3], screen[i, 4] = cov_yy * inverse, -cov_xy * inverse, cov_xx * inverse
-        screen[i, 5], screen[i, 9] = opacities[i], reach
+        screen[i, 5], screen[i, 9], screen[i, 10] = opacities[i], reach, tz
         dx, dy, dz = x - camera[18], y - camera[19], z - camera[20]
         norm = _ONE / np.sqrt(dx * dx + dy * dy + dz * dz)
         fill_basis(dx * norm, dy * norm, dz * norm, count, basis)
@@ -288,7 +289,8 @@ def project_back_range(
         gjyz = f10 * w[6] + f11 * w[7] + f12 * w[8]
         # px = fx tx / tz + cx; jx = fx / tz; jxz = -fx held / tz (held = tx / tz inside the limits).
         gtx, gty = grad_screen[i, 0] * jx, grad_screen[i, 1] * jy
-        gtz = -inverse * (gtx * tx + gty * ty + gjx * jx + gjy * jy + gjxz * jxz + gjyz * jyz)
+        gtz = grad_screen[i, 9]
+        gtz -= inverse * (gtx * tx + gty * ty + gjx * jx + gjy * jy + gjxz * jxz + gjyz * jyz)
         if held_x == slope_x:
             gtx -= gjxz * jx * inverse
             gtz += gjxz * jx * slope_x * inverse

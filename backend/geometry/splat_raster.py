@@ -10,14 +10,18 @@ number of cores, bit for bit.
     color, alpha = rasterize(...)                          for those who only look
 """
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from numba.core.errors import NumbaError
 
+from backend.geometry import splat_pixels
 from backend.geometry.cameras import Cameras
-from backend.geometry.harmonics import SH0
 from backend.geometry.parallel import for_bands, map_parallel
-from backend.geometry.splat_pixels import blend_band, blend_band_back, scatter_gradient
+from backend.geometry.splat_pixels import scatter_gradient
 from backend.geometry.splat_projection import (
     SCREEN,
     SCREEN_GRADIENT,
@@ -27,6 +31,8 @@ from backend.geometry.splat_projection import (
 )
 from backend.geometry.splat_tiles import BAND, TILE_HEIGHT, TILE_WIDTH, bin_band
 from shared_protocol.errors import LimitExceeded
+
+_log = logging.getLogger(__name__)
 
 _NOT_DRAWN = np.float32(1e30)
 _LARGEST_SIDE = 1 << 14
@@ -59,6 +65,48 @@ class Gaussians:
 
 
 @dataclass(frozen=True)
+class PixelKernels:
+    """The loops over pixels: of pictures with 4 planes, and of those with a plane of depth."""
+
+    blend: Callable[..., None]
+    blend_back: Callable[..., None]
+    blend_depth: Callable[..., None]
+    blend_depth_back: Callable[..., None]
+
+    @classmethod
+    def of(cls, module: object) -> "PixelKernels":
+        """Those of `splat_pixels` or of a module with the same names."""
+        return cls(
+            module.blend_band, module.blend_band_back, module.blend_band_depth, module.blend_band_depth_back
+        )
+
+
+@cache
+def pixel_kernels(name: str = "auto") -> PixelKernels:
+    """The plain loops ("plain"), those with explicit vector registers ("simd"), or the best that works.
+
+    The vector type builds on parts of Numba that change between its versions: where it cannot be made,
+    "auto" takes the plain loops, which give the same picture in more time.
+    """
+    if name == "plain":
+        return PixelKernels.of(splat_pixels)
+    try:
+        from backend.geometry import splat_pixels_simd
+
+        kernels = PixelKernels.of(splat_pixels_simd)
+        # One tile without Gaussians: is there machine code for it?
+        starts, hits = np.zeros(2, dtype=np.int32), np.empty(0, dtype=np.int32)
+        local, background = np.empty((0, SCREEN), dtype=np.float32), np.ones(3, dtype=np.float32)
+        kernels.blend(0, 1, 1, 1, starts, hits, local, background, np.empty((4, 1, 1), dtype=np.float32))
+    except (ImportError, AttributeError, NumbaError, RuntimeError) as error:
+        if name == "simd":
+            raise
+        _log.info("plain loops over pixels: %s", error)
+        return PixelKernels.of(splat_pixels)
+    return kernels
+
+
+@dataclass(frozen=True)
 class _Band:
     """One band's lists, kept for the backward pass (see `bin_band`)."""
 
@@ -73,7 +121,8 @@ class _Band:
 class Rendering:
     """One picture and what its gradient needs.
 
-    image   (4, H, W) float32: R, G, B over the background, alpha; planes, as the loss reads them
+    image   (4, H, W) float32: R, G, B over the background, alpha; planes, as the loss reads them. With
+            depth (5, H, W): plane 4 is the sum of weight times depth along the camera axis, metres
     depth   (G,) float32 metres along the camera axis, 1e30 where a Gaussian is not drawn
     """
 
@@ -83,16 +132,18 @@ class Rendering:
     screen: np.ndarray
     depth: np.ndarray
     bands: list[_Band]
+    kernels: PixelKernels
 
     def backward(self, upstream: np.ndarray) -> Gaussians:
-        """upstream (4, H, W) float32, dL/d image -> dL/d of every array of the Gaussians, same shapes."""
+        """upstream float32, dL/d image, same shape -> dL/d of every array of the Gaussians, same shapes."""
+        blend_back = self.kernels.blend_back if len(self.image) == 4 else self.kernels.blend_depth_back
         height, width = self.image.shape[1:]
         tile_rows = -(-height // TILE_HEIGHT)
         upstream = np.ascontiguousarray(upstream, dtype=np.float32)
 
         def one(band: _Band) -> np.ndarray:
             gradient = np.zeros((len(band.ids), SCREEN_GRADIENT), dtype=np.float32)
-            blend_band_back(
+            blend_back(
                 band.first_column, width, height, tile_rows, band.starts, band.hits, band.local,
                 self.image, upstream, gradient,
             )  # fmt: skip
@@ -124,9 +175,13 @@ def render_gaussians(
     width: int,
     height: int,
     background: np.ndarray,
+    *,
+    depth: bool = False,
+    kernels: str = "auto",
 ) -> Rendering:
     """Draw Gaussians for one camera: pose (4, 4) OpenCV axes, intrinsics (3, 3) pixels, background (3,).
 
+    depth adds a fifth plane, kernels names the loops over pixels (`pixel_kernels`).
     A Gaussian with a NaN, behind the camera (depth <= 0.01 m), fainter than 1/255 or outside the picture
     is not drawn and gets gradient 0.
     """
@@ -142,30 +197,33 @@ def render_gaussians(
         )
     camera = pack_camera(world_from_camera, intrinsics, width, height)
     screen = np.empty((count, SCREEN), dtype=np.float32)
-    depth = np.empty(count, dtype=np.float32)
+    distance = np.empty(count, dtype=np.float32)
     columns = np.empty((count, 2), dtype=np.int32)
 
     def project(start: int, stop: int) -> None:
         project_range(
             start, stop, camera, gaussians.positions, gaussians.scales, gaussians.rotations,
-            gaussians.opacities, gaussians.harmonics, np.empty(16, dtype=np.float32), screen, depth, columns,
+            gaussians.opacities, gaussians.harmonics, np.empty(16, dtype=np.float32),
+            screen, distance, columns,
         )  # fmt: skip
 
     for_bands(project, count, -(-count // _CHUNK))
-    order = _depth_order(depth)
+    order = _depth_order(distance)
     columns = columns[order]
     tile_rows, tile_columns = -(-height // TILE_HEIGHT), -(-width // TILE_WIDTH)
     background = np.ascontiguousarray(background, dtype=np.float32)
-    image = np.empty((4, height, width), dtype=np.float32)
+    chosen = pixel_kernels(kernels)
+    blend = chosen.blend_depth if depth else chosen.blend
+    image = np.empty((5 if depth else 4, height, width), dtype=np.float32)
 
     def draw(first: int) -> _Band:
         last = min(first + BAND, tile_columns) - 1
         ids, local, starts, hits = bin_band(first, last, tile_rows, order, columns, screen)
-        blend_band(first, width, height, tile_rows, starts, hits, local, background, image)
+        blend(first, width, height, tile_rows, starts, hits, local, background, image)
         return _Band(first, ids, local, starts, hits)
 
     bands = map_parallel(draw, range(0, tile_columns, BAND))
-    return Rendering(gaussians, camera, image, screen, depth, bands)
+    return Rendering(gaussians, camera, image, screen, distance, bands, chosen)
 
 
 def _depth_order(depth: np.ndarray) -> np.ndarray:
@@ -206,16 +264,10 @@ def render_depth(
     gaussians: Gaussians, world_from_camera: np.ndarray, intrinsics: np.ndarray, width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Expected depth (H, W) float32 metres along the axis (inf where alpha is 0), and alpha (H, W)."""
-    view = np.linalg.inv(world_from_camera)
-    depth = gaussians.positions @ view[2, :3] + view[2, 3]
-    # Depth as a colour: 0.5 + Y_0 c = depth.
-    harmonics = np.repeat((depth[:, None, None] - 0.5) / SH0, 3, axis=2)
-    drawn = Gaussians(
-        gaussians.positions, gaussians.scales, gaussians.rotations, gaussians.opacities, harmonics
-    )
-    image = render_gaussians(drawn, world_from_camera, intrinsics, width, height, np.zeros(3)).image
+    black = np.zeros(3)
+    image = render_gaussians(gaussians, world_from_camera, intrinsics, width, height, black, depth=True).image
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(image[3] > 0, image[0] / image[3], np.float32(np.inf)), image[3]
+        return np.where(image[3] > 0, image[4] / image[3], np.float32(np.inf)), image[3]
 
 
 def render_splats(splats, cameras: Cameras, background: np.ndarray = (1.0, 1.0, 1.0)) -> np.ndarray:
