@@ -83,6 +83,23 @@ def pinhole_intrinsics(fov_degrees: float, width: int, height: int) -> np.ndarra
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
 
 
+def moved(world_from_camera: np.ndarray, tangent: np.ndarray) -> np.ndarray:
+    """Poses (..., 4, 4) after small motions (..., 6) in the cameras' own axes: rotation vector, translation.
+
+    A point p in the camera goes to exp(rotation) p + translation: what `CameraGradient.tangent` of the
+    splat rasteriser is the gradient of. Radians and metres; any size of rotation.
+    """
+    from scipy.spatial.transform import Rotation
+
+    tangent = np.asarray(tangent, dtype=np.float64)
+    motion = np.broadcast_to(np.eye(4), (*tangent.shape[:-1], 4, 4)).copy()
+    motion[..., :3, :3] = (
+        Rotation.from_rotvec(tangent[..., :3].reshape(-1, 3)).as_matrix().reshape(*tangent.shape[:-1], 3, 3)
+    )
+    motion[..., :3, 3] = tangent[..., 3:]
+    return world_from_camera @ np.linalg.inv(motion)
+
+
 def ring(
     views: int,
     *,

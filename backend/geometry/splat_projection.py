@@ -4,7 +4,7 @@ The kernels work on a range of Gaussians. `screen` holds one row a Gaussian:
 
     0, 1     centre x, y in pixels
     2, 3, 4  conic a, b, c: the inverse of the dilated 2D covariance [[a, b], [b, c]]
-    5        opacity
+    5        opacity; in the anti-aliased mode times sqrt(det C / det (C + 0.3 I))
     6, 7, 8  colour (RGB, clamped at 0 below)
     9        reach: 2 ln(255 opacity), the squared Mahalanobis distance where alpha falls to 1/255
     10       depth along the camera's axis, metres
@@ -15,7 +15,7 @@ width, height, camera centre in the world (3).
 
 import numpy as np
 
-from backend.geometry.harmonics import fill_basis, fill_basis_gradient
+from backend.geometry.harmonics import SH0, fill_basis, fill_basis_gradient
 from backend.geometry.jit import kernel
 
 SCREEN = 11
@@ -30,9 +30,15 @@ _FAR = np.float32(1e10)
 _MARGIN = np.float32(0.15)
 """The Jacobian is taken at most 30 % of the half picture outside it (0.3 * 0.5), as in INRIA's."""
 _ZERO, _HALF, _ONE, _TWO, _OUTSIDE = (np.float32(n) for n in (0, 0.5, 1, 2, 1e30))
+_Y0 = np.float32(SH0)
 _ALPHA_MAX_RATIO = np.float32(255)
-_SMALLEST = np.float32(1e-10)
 _TINY = np.float32(1e-20)
+_WIDEST = np.float32(1e24)
+"""Largest determinant of the 2D covariance, pixels^4: a standard deviation of a million pixels each way.
+Beyond, products of float32 overflow, and the Gaussian is not drawn."""
+_BRIGHTEST = np.float32(1e30)
+CAMERA_GRADIENT = 10
+"""Rotation (3), translation (3), fx, fy, cx, cy."""
 
 
 def pack_camera(world_from_camera: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -45,11 +51,12 @@ def pack_camera(world_from_camera: np.ndarray, intrinsics: np.ndarray, width: in
 
 @kernel
 def project_range(
-    start, stop, camera, positions, scales, rotations, opacities, harmonics, basis, screen, depth, columns
-):
-    """Fill rows start..stop of screen, depth (inf = not drawn) and columns (first, last tile column).
+    start, stop, camera, antialiased, positions, scales, rotations, opacities, harmonics, basis,
+    screen, depth, columns,
+):  # fmt: skip
+    """Fill rows start..stop of screen, depth (1e30 = not drawn) and columns (first, last tile column).
 
-    basis (16,) float32 scratch. All arrays float32, columns int32.
+    basis (16,) float32 scratch. All arrays float32, columns int32, antialiased bool.
     """
     count = harmonics.shape[1]
     fx, fy, cx, cy, width, height = camera[12], camera[13], camera[14], camera[15], camera[16], camera[17]
@@ -61,7 +68,8 @@ def project_range(
         tx = camera[0] * x + camera[1] * y + camera[2] * z + camera[9]
         ty = camera[3] * x + camera[4] * y + camera[5] * z + camera[10]
         tz = camera[6] * x + camera[7] * y + camera[8] * z + camera[11]
-        reach = _TWO * np.log(_ALPHA_MAX_RATIO * opacities[i])
+        opacity = opacities[i]
+        reach = _TWO * np.log(_ALPHA_MAX_RATIO * opacity)
         # Written so that a NaN anywhere leaves the Gaussian out.
         if not (tz > _NEAR and tz < _FAR and reach > _ZERO):
             continue
@@ -115,7 +123,18 @@ def project_range(
         cov_xx = u00 * u00 + u01 * u01 + u02 * u02 + _DILATION
         cov_xy = u00 * u10 + u01 * u11 + u02 * u12
         cov_yy = u10 * u10 + u11 * u11 + u12 * u12 + _DILATION
-        determinant = max(cov_xx * cov_yy - cov_xy * cov_xy, _SMALLEST)
+        # det(U U^T) is the sum of the squared minors of U (Cauchy-Binet): never negative, and a long
+        # slanted needle does not lose it in a difference of large products.
+        minor_a, minor_b, minor_c = u00 * u11 - u01 * u10, u00 * u12 - u02 * u10, u01 * u12 - u02 * u11
+        undilated = minor_a * minor_a + minor_b * minor_b + minor_c * minor_c
+        determinant = undilated + _DILATION * (cov_xx + cov_yy - _DILATION)
+        if not determinant < _WIDEST:
+            continue
+        if antialiased:
+            opacity *= np.sqrt(undilated / determinant)
+            reach = _TWO * np.log(_ALPHA_MAX_RATIO * opacity)
+            if not reach > _ZERO:
+                continue
         px, py = fx * tx * inverse + cx, fy * ty * inverse + cy
         extent_x, extent_y = np.sqrt(reach * cov_xx), np.sqrt(reach * cov_yy)
         if not (
@@ -125,18 +144,28 @@ def project_range(
             and py - extent_y < height
         ):
             continue
+        if count == 1:
+            red, green, blue = (
+                _HALF + _Y0 * harmonics[i, 0, 0],
+                _HALF + _Y0 * harmonics[i, 0, 1],
+                _HALF + _Y0 * harmonics[i, 0, 2],
+            )
+        else:
+            dx, dy, dz = x - camera[18], y - camera[19], z - camera[20]
+            norm = _ONE / np.sqrt(dx * dx + dy * dy + dz * dz)
+            fill_basis(dx * norm, dy * norm, dz * norm, count, basis)
+            red = green = blue = _HALF
+            for k in range(count):
+                red += basis[k] * harmonics[i, k, 0]
+                green += basis[k] * harmonics[i, k, 1]
+                blue += basis[k] * harmonics[i, k, 2]
+        if not (abs(red) < _BRIGHTEST and abs(green) < _BRIGHTEST and abs(blue) < _BRIGHTEST):
+            continue
         inverse = _ONE / determinant
         screen[i, 0], screen[i, 1] = px, py
         screen[i, 2], screen[i, 3], screen[i, 4] = cov_yy * inverse, -cov_xy * inverse, cov_xx * inverse
-        screen[i, 5], screen[i, 9], screen[i, 10] = opacities[i], reach, tz
-        dx, dy, dz = x - camera[18], y - camera[19], z - camera[20]
-        norm = _ONE / np.sqrt(dx * dx + dy * dy + dz * dz)
-        fill_basis(dx * norm, dy * norm, dz * norm, count, basis)
-        for channel in range(3):
-            value = _HALF
-            for k in range(count):
-                value += basis[k] * harmonics[i, k, channel]
-            screen[i, 6 + channel] = max(value, _ZERO)
+        screen[i, 5], screen[i, 9], screen[i, 10] = opacity, reach, tz
+        screen[i, 6], screen[i, 7], screen[i, 8] = max(red, _ZERO), max(green, _ZERO), max(blue, _ZERO)
         # Pixel centres px - extent .. px + extent, in columns of 8 pixels.
         columns[i, 0] = int(max(px - extent_x, _ZERO)) >> 3
         columns[i, 1] = int(min(px + extent_x, width - _HALF)) >> 3
@@ -145,12 +174,15 @@ def project_range(
 
 @kernel
 def project_back_range(
-    start, stop, camera, positions, scales, rotations, harmonics, basis, basis_gradient, screen, depth,
-    grad_screen, grad_positions, grad_scales, grad_rotations, grad_opacities, grad_harmonics,
+    start, stop, camera, antialiased, moving, positions, scales, rotations, opacities, harmonics, basis,
+    basis_gradient, screen, depth, grad_screen,
+    grad_positions, grad_scales, grad_rotations, grad_opacities, grad_harmonics, grad_camera,
 ):  # fmt: skip
     """Gradients of rows start..stop of screen (SCREEN_GRADIENT columns) -> gradients of the Gaussians.
 
-    Adds nothing: overwrites its rows of the outputs. basis (16,), basis_gradient (16, 3) scratch.
+    Writes the rows of Gaussians that have a gradient; the caller has zeroed the outputs. With `moving`
+    also adds to grad_camera (CAMERA_GRADIENT,) float64: see `CameraGradient` in splat_raster.py.
+    basis (16,), basis_gradient (16, 3) scratch.
     """
     count = harmonics.shape[1]
     fx, fy, cx, cy, width, height = camera[12], camera[13], camera[14], camera[15], camera[16], camera[17]
@@ -159,40 +191,46 @@ def project_back_range(
     w = camera
     for i in range(start, stop):
         if depth[i] >= _OUTSIDE:
-            for k in range(3):
-                grad_positions[i, k] = _ZERO
-                grad_scales[i, k] = _ZERO
-                grad_rotations[i, k] = _ZERO
-                for j in range(count):
-                    grad_harmonics[i, j, k] = _ZERO
-            grad_rotations[i, 3] = _ZERO
-            grad_opacities[i] = _ZERO
+            continue
+        used = False
+        for k in range(SCREEN_GRADIENT):
+            used |= grad_screen[i, k] != _ZERO
+        if not used:  # hidden behind others
             continue
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
         tx = w[0] * x + w[1] * y + w[2] * z + w[9]
         ty = w[3] * x + w[4] * y + w[5] * z + w[10]
         inverse = _ONE / depth[i]
-        grad_opacities[i] = grad_screen[i, 5]
 
         # Colour: harmonics, and positions through the view direction.
-        dx, dy, dz = x - w[18], y - w[19], z - w[20]
-        norm = _ONE / np.sqrt(dx * dx + dy * dy + dz * dz)
-        dx, dy, dz = dx * norm, dy * norm, dz * norm
-        fill_basis(dx, dy, dz, count, basis)
+        red, green, blue = (
+            grad_screen[i, 6] if screen[i, 6] > _ZERO else _ZERO,
+            grad_screen[i, 7] if screen[i, 7] > _ZERO else _ZERO,
+            grad_screen[i, 8] if screen[i, 8] > _ZERO else _ZERO,
+        )
+        grad_harmonics[i, 0, 0], grad_harmonics[i, 0, 1], grad_harmonics[i, 0, 2] = (
+            _Y0 * red,
+            _Y0 * green,
+            _Y0 * blue,
+        )
         gx = gy = gz = _ZERO
         if count > 1:
+            dx, dy, dz = x - w[18], y - w[19], z - w[20]
+            norm = _ONE / np.sqrt(dx * dx + dy * dy + dz * dz)
+            dx, dy, dz = dx * norm, dy * norm, dz * norm
+            fill_basis(dx, dy, dz, count, basis)
             fill_basis_gradient(dx, dy, dz, count, basis_gradient)
-        for channel in range(3):
-            upstream = grad_screen[i, 6 + channel] if screen[i, 6 + channel] > _ZERO else _ZERO
-            grad_harmonics[i, 0, channel] = upstream * basis[0]
             for k in range(1, count):
-                grad_harmonics[i, k, channel] = upstream * basis[k]
-                weight = upstream * harmonics[i, k, channel]
+                value = basis[k]
+                grad_harmonics[i, k, 0] = value * red
+                grad_harmonics[i, k, 1] = value * green
+                grad_harmonics[i, k, 2] = value * blue
+                weight = red * harmonics[i, k, 0] + green * harmonics[i, k, 1] + blue * harmonics[i, k, 2]
                 gx += weight * basis_gradient[k, 0]
                 gy += weight * basis_gradient[k, 1]
                 gz += weight * basis_gradient[k, 2]
-        along = gx * dx + gy * dy + gz * dz
-        gx, gy, gz = (gx - along * dx) * norm, (gy - along * dy) * norm, (gz - along * dz) * norm
+            along = gx * dx + gy * dy + gz * dz
+            gx, gy, gz = (gx - along * dx) * norm, (gy - along * dy) * norm, (gz - along * dz) * norm
 
         # Conic -> covariance: dL/dC = -K G K, with G = [[ga, gb/2], [gb/2, gc]].
         a, b, c = screen[i, 2], screen[i, 3], screen[i, 4]
@@ -254,6 +292,23 @@ def project_back_range(
             (v01 * p01 + v11 * p11) * sy,
             (v01 * p02 + v11 * p12) * sz,
         )
+        grad_opacities[i] = grad_screen[i, 5]
+        if antialiased:
+            u00, u01, u02, u10, u11, u12 = p00 * sx, p01 * sy, p02 * sz, p10 * sx, p11 * sy, p12 * sz
+            m_a, m_b, m_c = u00 * u11 - u01 * u10, u00 * u12 - u02 * u10, u01 * u12 - u02 * u11
+            undilated = m_a * m_a + m_b * m_b + m_c * m_c
+            trace = u00 * u00 + u01 * u01 + u02 * u02 + u10 * u10 + u11 * u11 + u12 * u12
+            shrink = np.sqrt(undilated / (undilated + _DILATION * (trace + _DILATION)))
+            grad_opacities[i] = grad_screen[i, 5] * shrink
+            # d shrink / dU = shrink (d undilated / dU / (2 undilated) - K U), K the conic.
+            g = grad_screen[i, 5] * opacities[i] * shrink
+            h = g / undilated
+            d00 += h * (m_a * u11 + m_b * u12) - g * (a * u00 + b * u10)
+            d01 += h * (m_c * u12 - m_a * u10) - g * (a * u01 + b * u11)
+            d02 -= h * (m_b * u10 + m_c * u11) + g * (a * u02 + b * u12)
+            d10 -= h * (m_a * u01 + m_b * u02) + g * (b * u00 + c * u10)
+            d11 += h * (m_a * u00 - m_c * u02) - g * (b * u01 + c * u11)
+            d12 += h * (m_b * u00 + m_c * u01) - g * (b * u02 + c * u12)
         grad_scales[i, 0] = d00 * p00 + d10 * p10
         grad_scales[i, 1] = d01 * p01 + d11 * p11
         grad_scales[i, 2] = d02 * p02 + d12 * p12
@@ -300,3 +355,24 @@ def project_back_range(
         grad_positions[i, 0] = gx + w[0] * gtx + w[3] * gty + w[6] * gtz
         grad_positions[i, 1] = gy + w[1] * gtx + w[4] * gty + w[7] * gtz
         grad_positions[i, 2] = gz + w[2] * gtx + w[5] * gty + w[8] * gtz
+        if moving:
+            tz = depth[i]
+            g01 = f00 * w[3] + f01 * w[4] + f02 * w[5]
+            g10 = f10 * w[0] + f11 * w[1] + f12 * w[2]
+            # The rotation turns the point, and W in T = J W: dL/d(Omega) = J^T F W^T.
+            grad_camera[0] += ty * gtz - tz * gty + jxz * g01 + jyz * gjy - jy * gjyz
+            grad_camera[1] += tz * gtx - tx * gtz + jx * gjxz - jxz * gjx - jyz * g10
+            grad_camera[2] += tx * gty - ty * gtx + jy * g10 - jx * g01
+            # The translation moves the point, and the camera's centre the other way.
+            grad_camera[3] += gtx + w[0] * gx + w[1] * gy + w[2] * gz
+            grad_camera[4] += gty + w[3] * gx + w[4] * gy + w[5] * gz
+            grad_camera[5] += gtz + w[6] * gx + w[7] * gy + w[8] * gz
+            inside_x, inside_y = held_x == slope_x, held_y == slope_y
+            grad_camera[6] += (
+                grad_screen[i, 0] * slope_x + (gjx * jx + (gjxz * jxz if inside_x else _ZERO)) / fx
+            )
+            grad_camera[7] += (
+                grad_screen[i, 1] * slope_y + (gjy * jy + (gjyz * jyz if inside_y else _ZERO)) / fy
+            )
+            grad_camera[8] += grad_screen[i, 0] + (_ZERO if inside_x else gjxz * inverse)
+            grad_camera[9] += grad_screen[i, 1] + (_ZERO if inside_y else gjyz * inverse)

@@ -20,9 +20,11 @@ from numba.core.errors import NumbaError
 
 from backend.geometry import splat_pixels
 from backend.geometry.cameras import Cameras
+from backend.geometry.parallel import bands as split
 from backend.geometry.parallel import for_bands, map_parallel
 from backend.geometry.splat_pixels import scatter_gradient
 from backend.geometry.splat_projection import (
+    CAMERA_GRADIENT,
     SCREEN,
     SCREEN_GRADIENT,
     pack_camera,
@@ -62,6 +64,20 @@ class Gaussians:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+
+@dataclass(frozen=True)
+class CameraGradient:
+    """What moving one camera does to the loss.
+
+    tangent     (6,) float64: dL/d of a small motion (omega, tau) in the camera's own OpenCV axes, radians
+                and metres: a point p in the camera goes to exp(omega) p + tau. `cameras.moved` makes the
+                pose of such a motion.
+    intrinsics  (4,) float64: dL/d fx, fy, cx, cy, pixels
+    """
+
+    tangent: np.ndarray
+    intrinsics: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -128,6 +144,7 @@ class Rendering:
 
     gaussians: Gaussians
     camera: np.ndarray
+    antialiased: bool
     image: np.ndarray
     screen: np.ndarray
     depth: np.ndarray
@@ -136,6 +153,14 @@ class Rendering:
 
     def backward(self, upstream: np.ndarray) -> Gaussians:
         """upstream float32, dL/d image, same shape -> dL/d of every array of the Gaussians, same shapes."""
+        return self._backward(upstream, moving=False)[0]
+
+    def backward_with_camera(self, upstream: np.ndarray) -> tuple[Gaussians, CameraGradient]:
+        """As `backward`, and the gradient of the pose and the intrinsics of the camera."""
+        gradient, camera = self._backward(upstream, moving=True)
+        return gradient, CameraGradient(camera[:6], camera[6:])
+
+    def _backward(self, upstream: np.ndarray, moving: bool) -> tuple[Gaussians, np.ndarray]:
         blend_back = self.kernels.blend_back if len(self.image) == 4 else self.kernels.blend_depth_back
         height, width = self.image.shape[1:]
         tile_rows = -(-height // TILE_HEIGHT)
@@ -154,18 +179,23 @@ class Rendering:
         screen_gradient = np.zeros((len(given), SCREEN_GRADIENT), dtype=np.float32)
         for band, gradient in zip(self.bands, gradients, strict=True):
             scatter_gradient(band.ids, gradient, screen_gradient)
-        result = Gaussians(*(np.empty_like(array) for array in vars(given).values()))
+        # Zeros cost nothing until written, and Gaussians that nobody sees are not.
+        result = Gaussians(*(np.zeros(array.shape, dtype=np.float32) for array in vars(given).values()))
 
-        def back(start: int, stop: int) -> None:
+        def back(piece: tuple[int, int]) -> np.ndarray:
             basis, slopes = np.empty(16, dtype=np.float32), np.empty((16, 3), dtype=np.float32)
+            camera_gradient = np.zeros(CAMERA_GRADIENT)
             project_back_range(
-                start, stop, self.camera, given.positions, given.scales, given.rotations, given.harmonics,
+                *piece, self.camera, self.antialiased, moving,
+                given.positions, given.scales, given.rotations, given.opacities, given.harmonics,
                 basis, slopes, self.screen, self.depth, screen_gradient,
                 result.positions, result.scales, result.rotations, result.opacities, result.harmonics,
+                camera_gradient,
             )  # fmt: skip
+            return camera_gradient
 
-        for_bands(back, len(given), -(-len(given) // _CHUNK))
-        return result
+        pieces = split(len(given), -(-len(given) // _CHUNK)) if len(given) else []
+        return result, sum(map_parallel(back, pieces), np.zeros(CAMERA_GRADIENT))
 
 
 def render_gaussians(
@@ -177,11 +207,14 @@ def render_gaussians(
     background: np.ndarray,
     *,
     depth: bool = False,
+    antialiased: bool = False,
     kernels: str = "auto",
 ) -> Rendering:
     """Draw Gaussians for one camera: pose (4, 4) OpenCV axes, intrinsics (3, 3) pixels, background (3,).
 
-    depth adds a fifth plane, kernels names the loops over pixels (`pixel_kernels`).
+    depth adds a fifth plane; antialiased makes Gaussians thinner than a pixel fainter (the 2D filter of
+    Mip-Splatting, Yu 2024; GSplat's mode of that name); kernels names the loops over pixels
+    (`pixel_kernels`).
     A Gaussian with a NaN, behind the camera (depth <= 0.01 m), fainter than 1/255 or outside the picture
     is not drawn and gets gradient 0.
     """
@@ -202,7 +235,7 @@ def render_gaussians(
 
     def project(start: int, stop: int) -> None:
         project_range(
-            start, stop, camera, gaussians.positions, gaussians.scales, gaussians.rotations,
+            start, stop, camera, antialiased, gaussians.positions, gaussians.scales, gaussians.rotations,
             gaussians.opacities, gaussians.harmonics, np.empty(16, dtype=np.float32),
             screen, distance, columns,
         )  # fmt: skip
@@ -223,7 +256,7 @@ def render_gaussians(
         return _Band(first, ids, local, starts, hits)
 
     bands = map_parallel(draw, range(0, tile_columns, BAND))
-    return Rendering(gaussians, camera, image, screen, distance, bands, chosen)
+    return Rendering(gaussians, camera, antialiased, image, screen, distance, bands, chosen)
 
 
 def _depth_order(depth: np.ndarray) -> np.ndarray:

@@ -20,49 +20,100 @@ def render(
     rotations: torch.Tensor,
     opacities: torch.Tensor,
     harmonics: torch.Tensor,
-    world_from_camera: np.ndarray,
-    intrinsics: np.ndarray,
+    world_from_camera: np.ndarray | torch.Tensor,
+    intrinsics: np.ndarray | torch.Tensor,
     width: int,
     height: int,
     background: np.ndarray,
     tile: int | None = None,
+    *,
+    depth: bool = False,
+    antialiased: bool = False,
+    tangent: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """(4, H, W): R, G, B over the background, alpha. Differentiable in the first five arguments."""
+    """(4, H, W): R, G, B over the background, alpha; with depth (5, H, W), the accumulated depth.
+
+    Differentiable in the first seven arguments and in tangent (6,), a motion of the camera as
+    `cameras.moved` makes it.
+    """
     kind = positions.dtype
-    pose = torch.as_tensor(np.asarray(world_from_camera), dtype=kind)
+    view = torch.linalg.inv(torch.as_tensor(world_from_camera, dtype=kind))
+    if tangent is not None:
+        view = motion(tangent) @ view
+    means, depths, conics, colors, opacities, radii = project(
+        positions, scales, rotations, opacities, harmonics, view,
+        torch.as_tensor(intrinsics, dtype=kind), width, height, antialiased,
+    )  # fmt: skip
+    background = torch.as_tensor(np.asarray(background), dtype=kind)
+    if depth:
+        colors = torch.cat([colors, depths[:, None]], dim=1)
+        background = torch.cat([background, torch.zeros(1, dtype=kind)])
+    order = torch.argsort(depths.detach())
+    order = order[depths[order] > 0.01]
+    if tile is None:
+        image = _composite(order, means, conics, colors, opacities, (0, 0, width, height), background)
+    else:
+        boxes = _boxes(means.detach()[order], radii[order], width, height, tile)
+        rows = [
+            torch.cat(
+                [
+                    _composite(order[hit], means, conics, colors, opacities, box, background)
+                    for box, hit in row
+                ],
+                dim=2,
+            )
+            for row in boxes
+        ]
+        image = torch.cat(rows, dim=1)
+    return torch.cat([image[:3], image[-1:], image[3:-1]])
+
+
+def project(
+    positions, scales, rotations, opacities, harmonics, view, intrinsics, width, height, antialiased
+):  # fmt: skip
+    """GSplat's: means (G, 2), depths, conics (G, 3), colours (G, 3), opacities as drawn, radii (G, 2)."""
     covariances, _ = _quat_scale_to_covar_preci(rotations, scales, compute_preci=False)
-    radii, means, depths, conics, _ = _fully_fused_projection(
+    radii, means, depths, conics, shrink = _fully_fused_projection(
         positions,
         covariances,
-        torch.linalg.inv(pose)[None],
-        torch.as_tensor(np.asarray(intrinsics), dtype=kind)[None],
+        view[None],
+        intrinsics[None],
         width,
         height,
+        calc_compensations=antialiased,
     )
     degree = round(harmonics.shape[1] ** 0.5) - 1
-    colors = torch.clamp_min(_spherical_harmonics(degree, positions - pose[:3, 3], harmonics) + 0.5, 0)
-    radii, means, depths, conics = radii[0], means[0], depths[0].detach(), conics[0]
-    order = torch.argsort(depths)
-    order = order[depths[order] > 0.01]
-    background = torch.as_tensor(np.asarray(background), dtype=kind)
-    if tile is None:
-        return _composite(order, means, conics, colors, opacities, (0, 0, width, height), background)
-    rows = []
+    directions = positions - torch.linalg.inv(view)[:3, 3]
+    colors = torch.clamp_min(_spherical_harmonics(degree, directions, harmonics) + 0.5, 0)
+    if antialiased:
+        opacities = opacities * shrink[0]
+    return means[0], depths[0], conics[0], colors, opacities, radii[0]
+
+
+def motion(tangent: torch.Tensor) -> torch.Tensor:
+    """(6,) rotation vector and translation -> (4, 4): p goes to exp(rotation) p + translation."""
+    x, y, z = tangent[:3]
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
+    top = torch.cat([torch.linalg.matrix_exp(skew), tangent[3:, None]], dim=1)
+    return torch.cat([top, torch.tensor([[0.0, 0, 0, 1]], dtype=tangent.dtype)])
+
+
+def _boxes(means, radii, width, height, tile):
+    """Rows of (box (left, top, right, bottom), which Gaussians reach it)."""
+    x, y = means.T
+    reach_x, reach_y = radii.T
     for top in range(0, height, tile):
         row = []
         for left in range(0, width, tile):
             right, bottom = min(left + tile, width), min(top + tile, height)
-            x, y = means.detach()[order].T
-            reach_x, reach_y = radii[order].T
             hit = (x + reach_x > left) & (x - reach_x < right) & (y + reach_y > top) & (y - reach_y < bottom)
-            box = (left, top, right, bottom)
-            row.append(_composite(order[hit], means, conics, colors, opacities, box, background))
-        rows.append(torch.cat(row, dim=2))
-    return torch.cat(rows, dim=1)
+            row.append(((left, top, right, bottom), hit))
+        yield row
 
 
 def _composite(order, means, conics, colors, opacities, box, background) -> torch.Tensor:
-    """Gaussians `order` (near to far) blended in the pixels of box (left, top, right, bottom): (4, h, w)."""
+    """Gaussians `order` (near to far) blended in the pixels of a box: (channels + 1, h, w), alpha last."""
     left, top, right, bottom = box
     kind = means.dtype
     y, x = torch.meshgrid(
@@ -82,4 +133,4 @@ def _composite(order, means, conics, colors, opacities, box, background) -> torc
     color = torch.einsum("gp,gc->cp", alpha * ahead, colors[order])
     remains = behind[-1] if len(order) else torch.ones(x.numel(), dtype=kind)
     color = color + remains * background[:, None]
-    return torch.cat([color, 1 - remains[None]]).reshape(4, bottom - top, right - left)
+    return torch.cat([color, 1 - remains[None]]).reshape(-1, bottom - top, right - left)
