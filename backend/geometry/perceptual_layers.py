@@ -1,0 +1,167 @@
+"""Layers of a convolutional network on (H, W, C) float32 pictures, and their gradients to the input.
+
+Matrix products do the work, cut into bands of a fixed size for our own pool: BLAS runs on one thread, so
+that the sums, and with them the bits, do not depend on the number of cores.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from backend.geometry.parallel import map_parallel
+
+_BAND_PIXELS = 512
+"""Pixels a band: large enough for BLAS, small enough for the cache."""
+
+
+@cache
+def one_blas_thread() -> None:
+    """Tell this process's BLAS to leave the cores to our pool; once, for good.
+
+    Left to itself it starts threads that wait by spinning: ten times the CPU time on a busy machine.
+    """
+    threadpool_limits(1, user_api="blas")
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A k x k convolution of stride 1 with zeros beyond the border.
+
+    forward   (k * k * C, D), rows ordered y, x, channel
+    backward  (k * k * D, C), the same numbers for the gradient
+    bias      (D,)
+    """
+
+    size: int
+    padding: int
+    forward: np.ndarray
+    backward: np.ndarray
+    bias: np.ndarray
+
+    @classmethod
+    def of(cls, weight: np.ndarray, bias: np.ndarray, padding: int) -> "Convolution":
+        """weight (D, C, k, k) as PyTorch orders it."""
+        size = weight.shape[2]
+        forward = weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
+        backward = weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(-1, weight.shape[1])
+        return cls(size, padding, np.ascontiguousarray(forward), np.ascontiguousarray(backward), bias)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(H, W, C) -> (H', W', D)."""
+        result = _convolve(_pad(x, self.padding), self.forward, self.size)
+        result += self.bias
+        return result
+
+    def gradient(self, g: np.ndarray) -> np.ndarray:
+        """dL/doutput (H', W', D) -> dL/dinput (H, W, C)."""
+        return _convolve(_pad(g, self.size - 1 - self.padding), self.backward, self.size)
+
+    def gradient_to_few(self, g: np.ndarray) -> np.ndarray:
+        """As `gradient`, for an input of few channels: spreads each pixel's window instead of gathering."""
+        height, width, _ = g.shape
+        k, p, c = self.size, self.padding, self.backward.shape[1]
+
+        def one(band: tuple[int, int]) -> np.ndarray:
+            start, stop = band
+            rows = stop - start
+            windows = (g[start:stop].reshape(-1, g.shape[2]) @ self.forward.T).reshape(rows, width, k, k * c)
+            columns = np.zeros((rows + k - 1, width, k * c), np.float32)
+            for y in range(k):
+                columns[y : y + rows] += windows[:, :, y]
+            strip = np.zeros((rows + k - 1, width + k - 1, c), np.float32)
+            for x in range(k):
+                strip[:, x : x + width] += columns[:, :, x * c : (x + 1) * c]
+            return strip
+
+        tasks = _bands(height, width)
+        result = np.zeros((height + k - 1, width + k - 1, c), np.float32)
+        for (start, _), strip in zip(tasks, map_parallel(one, tasks), strict=True):
+            result[start : start + len(strip)] += strip
+        return result[p : result.shape[0] - p, p : result.shape[1] - p]
+
+
+def _pad(x: np.ndarray, border: int) -> np.ndarray:
+    padded = np.zeros((x.shape[0] + 2 * border, x.shape[1] + 2 * border, x.shape[2]), np.float32)
+    padded[border : border + x.shape[0], border : border + x.shape[1]] = x
+    return padded
+
+
+def _bands(height: int, width: int) -> list[tuple[int, int]]:
+    rows = max(1, _BAND_PIXELS // width)
+    return [(start, min(start + rows, height)) for start in range(0, height, rows)]
+
+
+def _convolve(padded: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
+    """(H + k - 1, W + k - 1, C) and (k * k * C, D) -> (H, W, D)."""
+    height, width, channels = padded.shape[0] - size + 1, padded.shape[1] - size + 1, padded.shape[2]
+    result = np.empty((height, width, weight.shape[1]), np.float32)
+    row, column, item = padded.strides
+    windows = np.lib.stride_tricks.as_strided(
+        padded, (height, width, size, size * channels), (row, column, row, item), writeable=False
+    )
+
+    def one(band: tuple[int, int]) -> None:
+        start, stop = band
+        columns = windows[start:stop].reshape((stop - start) * width, -1)
+        np.matmul(columns, weight, out=result[start:stop].reshape(len(columns), -1))
+
+    map_parallel(one, _bands(height, width))
+    return result
+
+
+@cache
+def blur_matrix(length: int) -> np.ndarray:
+    """(n, length): the filter 1 2 1 / 4 at every second place, two reflected places added at each end.
+
+    The blur-pool of Zhang 2019 along one axis, with the padding of ST-LPIPS; n = length // 2 + 1 or,
+    for odd lengths, one more.
+    """
+    places = np.arange(0, length + 2, 2)[:, None] + np.arange(-2, 1)
+    places = np.abs(places)
+    places = np.where(places >= length, 2 * (length - 1) - places, places)
+    matrix = np.zeros((len(places), length), np.float32)
+    for tap, weight in enumerate((0.25, 0.5, 0.25)):
+        np.add.at(matrix, (np.arange(len(places)), places[:, tap]), np.float32(weight))
+    return matrix
+
+
+def blur_pool(x: np.ndarray) -> np.ndarray:
+    """(H, W, C) -> about half of H and W."""
+    rows, columns = blur_matrix(x.shape[0]), blur_matrix(x.shape[1])
+    return columns @ (rows @ x.reshape(len(x), -1)).reshape(len(rows), *x.shape[1:])
+
+
+def blur_pool_gradient(g: np.ndarray, height: int, width: int) -> np.ndarray:
+    """dL/doutput -> dL/dinput (height, width, C)."""
+    rows, columns = blur_matrix(height), blur_matrix(width)
+    return (rows.T @ (columns.T @ g).reshape(len(g), -1)).reshape(height, width, g.shape[2])
+
+
+def max3(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Maximum over 3 x 3, no border: (H, W, C) -> (H - 2, W - 2, C), and that of the rows alone."""
+    along = np.maximum(np.maximum(x[:, :-2], x[:, 1:-1]), x[:, 2:])
+    return np.maximum(np.maximum(along[:-2], along[1:-1]), along[2:]), along
+
+
+def max3_gradient(g: np.ndarray, x: np.ndarray, along: np.ndarray, result: np.ndarray) -> np.ndarray:
+    """dL/doutput -> dL/dinput: all of it to the first of equal places, rows first, as PyTorch."""
+    back = np.zeros_like(along)
+    _to_first(g, [along[i : len(along) - 2 + i] for i in range(3)], result,
+              [back[i : len(along) - 2 + i] for i in range(3)])  # fmt: skip
+    width = x.shape[1]
+    gradient = np.zeros_like(x)
+    _to_first(back, [x[:, i : width - 2 + i] for i in range(3)], along,
+              [gradient[:, i : width - 2 + i] for i in range(3)])  # fmt: skip
+    return gradient
+
+
+def _to_first(
+    g: np.ndarray, values: list[np.ndarray], maximum: np.ndarray, targets: list[np.ndarray]
+) -> None:
+    left = g
+    for value, target in zip(values, targets, strict=True):
+        here = left * (value == maximum)
+        target += here
+        left = left - here
