@@ -1,8 +1,9 @@
-"""The loss between a rendered and a true picture, MSE and D-SSIM in one pass, with its gradient.
+"""The loss between a rendered and a true picture, MSE or L1 and D-SSIM, weighted by pixel, with its gradient.
 
 SSIM is Wang 2004 with the window of 3DGS and GSplat: 11x11 Gaussian, sigma 1.5, zeros beyond the
 border, C1 = 0.01^2, C2 = 0.03^2; D-SSIM = 1 - SSIM. The window is separable, so one strip of rows is
-blurred along x, then along y; its gradient goes the same way back.
+blurred along x, then along y; its gradient goes the same way back. A pixel's weight multiplies its colour
+error, its SSIM and its alpha error (the confidence of ReconX's equation 7).
 """
 
 import numpy as np
@@ -49,22 +50,29 @@ def _blur_column(rows, r, out):
 
 
 @kernel
-def _squares_strip(x, y, start, stop, weight, gradient):
-    """Planes x, y (H, W): adds up (x - y)^2 of rows start..stop, sets gradient = 2 weight (x - y)."""
+def _errors_strip(x, y, weights, start, stop, scale, absolute, gradient):
+    """Planes x, y, weights (H, W): sum of (x - y)^2 over rows start..stop, not weighted.
+
+    Sets gradient there to that of scale * weights * (x - y)^2, or of |x - y| when `absolute`.
+    """
     total = 0.0
     for i in range(start, stop):
         row = _ZERO
         for j in range(x.shape[1]):
             difference = x[i, j] - y[i, j]
-            gradient[i, j] = _TWO * weight * difference
+            slope = np.sign(difference) if absolute else _TWO * difference
+            gradient[i, j] = scale * weights[i, j] * slope
             row += difference * difference
         total += row
     return total
 
 
 @kernel
-def _ssim_strip(x, y, start, stop, weight, gradient):
-    """Planes x, y (H, W): sum of SSIM over rows start..stop; adds weight * d(sum over all)/dx there."""
+def _ssim_strip(x, y, weights, start, stop, scale, gradient):
+    """Planes x, y, weights (H, W): sum of weights * SSIM over rows start..stop.
+
+    Adds scale * d(sum over all rows)/dx to gradient there.
+    """
     height, width = x.shape
     rows = stop - start
     padded = np.zeros((5, width + 2 * _REACH), dtype=np.float32)
@@ -101,6 +109,8 @@ def _ssim_strip(x, y, start, stop, weight, gradient):
             covariance = _TWO * (window[4, j] - mean_x * mean_y) + _C2
             variances = window[2, j] + window[3, j] - mean_x * mean_x - mean_y * mean_y + _C2
             inverse = _ONE / (squares * variances)
+            weight = weights[i, j]
+            inverse *= weight
             ssim = product * covariance * inverse
             row += ssim
             slopes[0, j + 5] = (
@@ -118,34 +128,44 @@ def _ssim_strip(x, y, start, stop, weight, gradient):
         for m in range(3):
             _blur_column(back[m], r, window[m])
         for j in range(width):
-            gradient[start + r, j] += weight * (
+            gradient[start + r, j] += scale * (
                 window[0, j] + window[1, j] * x[start + r, j] + window[2, j] * y[start + r, j]
             )
     return total
 
 
 def photometric_loss(
-    image: np.ndarray, target: np.ndarray, ssim_weight: float, alpha_weight: float
+    image: np.ndarray,
+    target: np.ndarray,
+    ssim_weight: float,
+    alpha_weight: float,
+    weights: np.ndarray | None = None,
+    *,
+    absolute: bool = False,
 ) -> tuple[float, float, np.ndarray]:
     """Loss of a rendering against the truth: MSE + ssim_weight * D-SSIM + alpha_weight * MSE of alpha.
 
-    image, target (4, H, W) float32 C-contiguous: R, G, B over one background, alpha. The colour terms are
-    means over pixels and channels, as V3D's equation 1. Returns the sum of squared colour errors, the
-    mean SSIM (1 where ssim_weight is 0) and dL/dimage (4, H, W).
+    image, target (4, H, W) float32 C-contiguous: R, G, B over one background, alpha. Every term is a mean
+    over pixels (and channels), as V3D's equation 1, with each pixel times its weight; weights (H, W)
+    float32, None for 1. `absolute` takes L1 in place of the colours' MSE (3DGS, ReconX).
+    Returns the sum of squared colour errors, not weighted; the weighted mean SSIM (1 where ssim_weight is
+    0); and dL/dimage (4, H, W).
     """
     height, width = image.shape[1:]
+    if weights is None:
+        weights = np.ones((height, width), dtype=np.float32)
     gradient = np.empty_like(image)
     colors = np.float32(1 / (3 * height * width))
-    weights = (colors, colors, colors, np.float32(alpha_weight / (height * width)))
+    scales = (colors, colors, colors, np.float32(alpha_weight / (height * width)))
 
     def one(task: tuple[int, int]) -> tuple[float, float]:
         plane, start = task
         stop = min(start + STRIP, height)
         x, y, out = image[plane], target[plane], gradient[plane]
-        squares = _squares_strip(x, y, start, stop, weights[plane], out)
+        squares = _errors_strip(x, y, weights, start, stop, scales[plane], absolute and plane < 3, out)
         if plane == 3 or not ssim_weight:
             return squares, 0.0
-        return squares, _ssim_strip(x, y, start, stop, np.float32(-ssim_weight * colors), out)
+        return squares, _ssim_strip(x, y, weights, start, stop, np.float32(-ssim_weight * colors), out)
 
     tasks = [(plane, start) for plane in range(4) for start in range(0, height, STRIP)]
     sums = map_parallel(one, tasks)

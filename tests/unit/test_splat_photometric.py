@@ -15,7 +15,9 @@ def _pair(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 31), (64, 64), (150, 97)])
-def test_loss_and_gradient_equal_plain_torch(height, width):
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_and_gradient_equal_plain_torch(height, width, absolute, weighted):
     torch = pytest.importorskip("torch")
     image, target = _pair(height, width)
     x = torch.tensor(image, dtype=torch.float64, requires_grad=True)
@@ -32,12 +34,15 @@ def test_loss_and_gradient_equal_plain_torch(height, width):
     covariance = blur(a * b) - mean_a * mean_b
     ssim = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
     ssim = ssim / ((mean_a**2 + mean_b**2 + 1e-4) * (variance_a + variance_b + 9e-4))
-    loss = ((a - b) ** 2).mean() + 0.2 * (1 - ssim.mean()) + 0.5 * ((x[3] - y[3]) ** 2).mean()
+    weights = np.random.default_rng(1).random((height, width), dtype=np.float32) if weighted else None
+    each = torch.ones_like(y[0]) if weights is None else torch.tensor(weights, dtype=torch.float64)
+    error = (a - b).abs() if absolute else (a - b) ** 2
+    loss = (each * error).mean() - 0.2 * (each * ssim).mean() + 0.5 * (each * (x[3] - y[3]) ** 2).mean()
     loss.backward()
 
-    squares, similarity, gradient = photometric_loss(image, target, 0.2, 0.5)
+    squares, similarity, gradient = photometric_loss(image, target, 0.2, 0.5, weights, absolute=absolute)
     assert squares == pytest.approx(float(((a - b) ** 2).detach().sum()), rel=1e-5)
-    assert similarity == pytest.approx(float(ssim.detach().mean()), rel=1e-5)
+    assert similarity == pytest.approx(float((each * ssim).detach().mean()), rel=1e-5)
     expected = x.grad.numpy()
     assert np.linalg.norm(gradient - expected) / np.linalg.norm(expected) < 1e-4
 
@@ -68,6 +73,16 @@ def test_equal_pictures_have_no_loss_and_no_gradient():
     assert squares == 0
     assert similarity == pytest.approx(1, abs=1e-6)
     assert np.abs(gradient).max() < 1e-7
+
+
+def test_a_pixel_of_weight_0_is_free():
+    image, target = _pair(30, 30)
+    weights = np.ones((30, 30), dtype=np.float32)
+    weights[:, :20] = 0
+    _, _, gradient = photometric_loss(image, target, 0.2, 1.0, weights)
+    # SSIM windows of the pixels that count reach five pixels into the others.
+    assert not gradient[:, :, :15].any()
+    assert gradient[:3, :, 15:20].any()
 
 
 def test_psnr_of_a_known_error():
