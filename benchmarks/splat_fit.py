@@ -19,7 +19,7 @@ import trimesh
 from backend.geometry.cameras import Cameras
 from backend.geometry.mesh_render import render_mesh
 from backend.geometry.photometric import psnr
-from backend.geometry.splat_raster import render_splats
+from backend.geometry.rasterize import rasterize
 from backend.inputs.views import read_views
 from backend.pipeline.engines import find_engine, load_engine
 from backend.pipeline.options import SplatsOptions, override, preset
@@ -77,7 +77,7 @@ def _like(cameras: Cameras, poses: np.ndarray) -> Cameras:
 
 def mean_psnr(splats: Splats, views: Views) -> float:
     """Mean over views, over white, dB."""
-    shown = render_splats(splats, views.cameras)
+    shown = np.clip(rasterize(splats, views.cameras, differentiable=False).color, 0, 1)
     return float(np.mean([psnr(a, over_white(b)) for a, b in zip(shown, views.rgba, strict=True)]))
 
 

@@ -208,6 +208,37 @@ blend_band_depth, blend_band_depth_back = _make(True)
 
 
 @kernel
+def median_band(first_column, width, height, tile_rows, starts, hits, local, out):
+    """out (H, W) float32: depth of the Gaussian that brings the transmittance to a half; inf without one."""
+    state = np.empty(4 * _LANES, dtype=np.float32)
+    for tile in range(len(starts) - 1):
+        x0 = (first_column + tile // tile_rows) * TILE_WIDTH
+        y0 = (tile % tile_rows) * TILE_HEIGHT
+        for i in range(_LANES):
+            state[i] = _ONE
+            state[_LANES + i] = np.float32(x0 + (i & 7)) + _HALF
+            state[2 * _LANES + i] = np.float32(y0 + (i >> 3)) + _HALF
+            state[3 * _LANES + i] = np.inf
+        for h in range(starts[tile], starts[tile + 1]):
+            hit = hits[h]
+            n = hit >> 8
+            a, b, c, o = _HALF * local[n, 2], local[n, 3], _HALF * local[n, 4], local[n, 5]
+            for i in range(((hit >> 4) & 15) * TILE_WIDTH, (hit & 15) * TILE_WIDTH + TILE_WIDTH):
+                dx, dy = state[_LANES + i] - local[n, 0], state[2 * _LANES + i] - local[n, 1]
+                s = a * dx * dx + b * dx * dy + c * dy * dy
+                alpha = min(o * np.exp(-s), _ALPHA_MAX)
+                if alpha >= _ALPHA_MIN and s >= _ZERO and state[i] > _HALF:
+                    state[i] -= state[i] * alpha
+                    if state[i] <= _HALF:
+                        state[3 * _LANES + i] = local[n, 10]
+            if (h & _CHECK) == _CHECK and np.max(state[:_LANES]) <= _HALF:
+                break
+        for i in range(min(TILE_HEIGHT, height - y0)):
+            for j in range(min(TILE_WIDTH, width - x0)):
+                out[y0 + i, x0 + j] = state[3 * _LANES + i * TILE_WIDTH + j]
+
+
+@kernel
 def scatter_gradient(ids, grad_local, grad_screen):
     """Add one band's gradients to the rows `ids` of grad_screen; both SCREEN_GRADIENT wide."""
     for n in range(len(ids)):

@@ -5,9 +5,11 @@ Work is cut into bands of tile columns, each rendered by one thread; bands never
 they write, and what they add up is added in the order of the bands. So results do not depend on the
 number of cores, bit for bit.
 
-    rendering = render_gaussians(gaussians..., camera)     forward
-    gradients = rendering.backward(upstream)               all gradients
-    color, alpha = rasterize(...)                          for those who only look
+    rendering = render_gaussians(gaussians, camera...)
+    gradients = rendering.backward(upstream)
+    gradients, camera = rendering.backward_with_camera(upstream)
+
+`rasterize.py` has the function for several cameras, with depth and normals, on any device.
 """
 
 import logging
@@ -19,10 +21,9 @@ import numpy as np
 from numba.core.errors import NumbaError
 
 from backend.geometry import splat_pixels
-from backend.geometry.cameras import Cameras
 from backend.geometry.parallel import bands as split
 from backend.geometry.parallel import for_bands, map_parallel
-from backend.geometry.splat_pixels import scatter_gradient
+from backend.geometry.splat_pixels import median_band, scatter_gradient
 from backend.geometry.splat_projection import (
     CAMERA_GRADIENT,
     SCREEN,
@@ -160,6 +161,20 @@ class Rendering:
         gradient, camera = self._backward(upstream, moving=True)
         return gradient, CameraGradient(camera[:6], camera[6:])
 
+    def median_depth(self) -> np.ndarray:
+        """(H, W) float32 metres along the axis: where the transmittance falls to a half; inf if nowhere."""
+        height, width = self.image.shape[1:]
+        depth = np.empty((height, width), dtype=np.float32)
+        tile_rows = -(-height // TILE_HEIGHT)
+
+        def one(band: _Band) -> None:
+            median_band(
+                band.first_column, width, height, tile_rows, band.starts, band.hits, band.local, depth
+            )
+
+        map_parallel(one, self.bands)
+        return depth
+
     def _backward(self, upstream: np.ndarray, moving: bool) -> tuple[Gaussians, np.ndarray]:
         blend_back = self.kernels.blend_back if len(self.image) == 4 else self.kernels.blend_depth_back
         height, width = self.image.shape[1:]
@@ -268,51 +283,3 @@ def _depth_order(depth: np.ndarray) -> np.ndarray:
     keys = (depth[drawn].view(np.uint32).astype(np.uint64) << np.uint64(32)) | drawn.astype(np.uint64)
     keys.sort()
     return (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
-
-
-def rasterize(
-    positions: np.ndarray,
-    scales: np.ndarray,
-    rotations: np.ndarray,
-    opacities: np.ndarray,
-    harmonics: np.ndarray,
-    world_from_camera: np.ndarray,
-    intrinsics: np.ndarray,
-    width: int,
-    height: int,
-    background: np.ndarray = (1.0, 1.0, 1.0),
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw activated Gaussians: colour (H, W, 3) float32 over `background`, alpha (H, W) float32.
-
-    Shapes as in `Gaussians`. Colour is sRGB-encoded as fitted, not clipped at 1.
-    """
-    gaussians = Gaussians(positions, scales, rotations, opacities, harmonics)
-    image = render_gaussians(
-        gaussians, world_from_camera, intrinsics, width, height, np.asarray(background)
-    ).image
-    return np.ascontiguousarray(image[:3].transpose(1, 2, 0)), image[3]
-
-
-def render_depth(
-    gaussians: Gaussians, world_from_camera: np.ndarray, intrinsics: np.ndarray, width: int, height: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Expected depth (H, W) float32 metres along the axis (inf where alpha is 0), and alpha (H, W)."""
-    black = np.zeros(3)
-    image = render_gaussians(gaussians, world_from_camera, intrinsics, width, height, black, depth=True).image
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(image[3] > 0, image[4] / image[3], np.float32(np.inf)), image[3]
-
-
-def render_splats(splats, cameras: Cameras, background: np.ndarray = (1.0, 1.0, 1.0)) -> np.ndarray:
-    """Pictures of Gaussians for every camera: (N, H, W, 3) float32 sRGB-encoded, clipped to 0..1.
-
-    splats has the arrays of `Splats` as attributes.
-    """
-    pictures = np.empty((len(cameras), cameras.height, cameras.width, 3), dtype=np.float32)
-    for i in range(len(cameras)):
-        color, _ = rasterize(
-            splats.positions, splats.scales, splats.rotations, splats.opacities, splats.harmonics,
-            cameras.world_from_camera[i], cameras.intrinsics[i], cameras.width, cameras.height, background,
-        )  # fmt: skip
-        np.clip(color, 0, 1, out=pictures[i])
-    return pictures

@@ -40,20 +40,24 @@ def render(
     view = torch.linalg.inv(torch.as_tensor(world_from_camera, dtype=kind))
     if tangent is not None:
         view = motion(tangent) @ view
-    means, depths, conics, colors, opacities, radii = project(
+    projected = project(
         positions, scales, rotations, opacities, harmonics, view,
         torch.as_tensor(intrinsics, dtype=kind), width, height, antialiased,
     )  # fmt: skip
     background = torch.as_tensor(np.asarray(background), dtype=kind)
+    return composite_all(projected, width, height, background, depth, tile)
+
+
+def composite_all(projected, width, height, background, depth, tile=None) -> torch.Tensor:
+    """What `project` gave -> (4 or 5, H, W) as `render`. tile: pixels a side, to save memory."""
+    means, depths, conics, colors, opacities, radii = projected
     if depth:
         colors = torch.cat([colors, depths[:, None]], dim=1)
-        background = torch.cat([background, torch.zeros(1, dtype=kind)])
-    order = torch.argsort(depths.detach())
-    order = order[depths[order] > 0.01]
+        background = torch.cat([background, torch.zeros(1, dtype=background.dtype)])
+    order = near_to_far(depths)
     if tile is None:
         image = _composite(order, means, conics, colors, opacities, (0, 0, width, height), background)
     else:
-        boxes = _boxes(means.detach()[order], radii[order], width, height, tile)
         rows = [
             torch.cat(
                 [
@@ -62,10 +66,16 @@ def render(
                 ],
                 dim=2,
             )
-            for row in boxes
+            for row in _boxes(means.detach()[order], radii[order], width, height, tile)
         ]
         image = torch.cat(rows, dim=1)
     return torch.cat([image[:3], image[-1:], image[3:-1]])
+
+
+def near_to_far(depths: torch.Tensor) -> torch.Tensor:
+    """Indices of the Gaussians in front of the camera."""
+    order = torch.argsort(depths.detach())
+    return order[depths[order] > 0.01]
 
 
 def project(
@@ -112,8 +122,8 @@ def _boxes(means, radii, width, height, tile):
         yield row
 
 
-def _composite(order, means, conics, colors, opacities, box, background) -> torch.Tensor:
-    """Gaussians `order` (near to far) blended in the pixels of a box: (channels + 1, h, w), alpha last."""
+def alphas(order, means, conics, opacities, box) -> torch.Tensor:
+    """(G, P): alpha of Gaussians `order` (near to far) in the pixels of a box, 0 where not blended."""
     left, top, right, bottom = box
     kind = means.dtype
     y, x = torch.meshgrid(
@@ -127,10 +137,16 @@ def _composite(order, means, conics, colors, opacities, box, background) -> torc
     alpha = torch.where((alpha >= 1 / 255) & (s >= 0), alpha, torch.zeros_like(alpha))
     # A pixel ends before the Gaussian that brings its transmittance to 1e-4 or less.
     ended = torch.cumprod(1 - alpha.detach(), dim=0) <= 1e-4
-    alpha = torch.where(ended, torch.zeros_like(alpha), alpha)
+    return torch.where(ended, torch.zeros_like(alpha), alpha)
+
+
+def _composite(order, means, conics, colors, opacities, box, background) -> torch.Tensor:
+    """Gaussians `order` (near to far) blended in the pixels of a box: (channels + 1, h, w), alpha last."""
+    left, top, right, bottom = box
+    alpha = alphas(order, means, conics, opacities, box)
     behind = torch.cumprod(1 - alpha, dim=0)
     ahead = torch.cat([torch.ones_like(behind[:1]), behind[:-1]])
     color = torch.einsum("gp,gc->cp", alpha * ahead, colors[order])
-    remains = behind[-1] if len(order) else torch.ones(x.numel(), dtype=kind)
+    remains = behind[-1] if len(order) else torch.ones(alpha.shape[1], dtype=means.dtype)
     color = color + remains * background[:, None]
     return torch.cat([color, 1 - remains[None]]).reshape(-1, bottom - top, right - left)

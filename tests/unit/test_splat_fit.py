@@ -10,7 +10,8 @@ import pytest
 from backend.geometry import harmonics, photometric, splat_pixels, splat_projection, splat_tiles
 from backend.geometry.cameras import ring
 from backend.geometry.parallel import _pool
-from backend.geometry.splat_raster import Gaussians, rasterize
+from backend.geometry.rasterize import rasterize
+from backend.geometry.splat_raster import Gaussians
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Views
@@ -85,8 +86,7 @@ def test_the_same_seed_gives_the_same_bits_on_any_number_of_threads(monkeypatch)
 def test_a_white_object_stays_inside_its_silhouette_on_a_white_background():
     views = _ball(color="white")
     splats = run.run(views=views, options=replace(OPTIONS, steps=40), context=_context())
-    pose, intrinsics = views.cameras.world_from_camera[0], views.cameras.intrinsics[0]
-    _, alpha = rasterize(*vars(splats).values(), pose, intrinsics, 80, 80)
+    alpha = rasterize(splats, views.cameras.take([0])).alpha[0]
     mask = views.rgba[0, ..., 3]
     # Measured 0.0016 and 0.9985.
     assert np.abs(alpha - mask).mean() < 0.005

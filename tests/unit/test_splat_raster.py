@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from backend.geometry.cameras import Cameras, pinhole_intrinsics, ring
+from backend.geometry.cameras import Cameras, pinhole_intrinsics
 from backend.geometry.parallel import _pool
-from backend.geometry.splat_raster import Gaussians, rasterize, render_depth, render_gaussians, render_splats
+from backend.geometry.splat_raster import Gaussians, render_gaussians
 from shared_protocol.conventions import look_at
 
 NAMES = ("positions", "scales", "rotations", "opacities", "harmonics")
@@ -134,47 +134,6 @@ def test_an_awkward_gaussian_spoils_no_pixel_and_no_gradient(name):
         assert np.isfinite(array).all()
 
 
-def test_nothing_to_draw_gives_the_background():
-    empty = [np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 4)), np.zeros(0), np.zeros((0, 1, 3))]
-    cameras = _camera(33, 17)
-    color, alpha = rasterize(
-        *empty, cameras.world_from_camera[0], cameras.intrinsics[0], 33, 17, (0.1, 0.2, 0.3)
-    )
-    np.testing.assert_allclose(color, np.broadcast_to(np.float32([0.1, 0.2, 0.3]), (17, 33, 3)))
-    assert alpha.max() == 0
-
-
-def test_a_single_gaussian_has_its_closed_form():
-    # On the axis, isotropic: alpha(r) = o exp(-r^2 / 2 (f^2 s^2 / z^2 + 0.3)).
-    pose, intrinsics = look_at(np.array([0, -2.0, 0])), pinhole_intrinsics(40, 41, 41)
-    color, alpha = rasterize(*_one((0, 0, 0), (0.1, 0.1, 0.1), 0.8), pose, intrinsics, 41, 41, WHITE)
-    y, x = np.mgrid[0:41, 0:41] + 0.5 - 20.5
-    variance = (intrinsics[0, 0] * 0.1 / 2) ** 2 + 0.3
-    expected = 0.8 * np.exp(-(x * x + y * y) / (2 * variance))
-    expected[expected < 1 / 255] = 0
-    np.testing.assert_allclose(alpha, expected, atol=2e-6)
-    np.testing.assert_allclose(color, 1 - np.repeat(expected[..., None], 3, axis=2), atol=2e-6)
-
-
-def test_expected_depth_of_an_opaque_layer_is_its_distance():
-    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 40), [0.0], np.linspace(-1, 1, 40)), axis=-1).reshape(
-        -1, 3
-    )
-    count = len(grid)
-    layer = Gaussians(
-        grid,
-        np.full((count, 3), 0.05),
-        np.tile([1, 0, 0, 0], (count, 1)),
-        np.full(count, 0.9),
-        np.zeros((count, 1, 3)),
-    )
-    depth, alpha = render_depth(
-        layer, look_at(np.array([0, -3.0, 0])), pinhole_intrinsics(30, 48, 48), 48, 48
-    )
-    assert alpha.min() > 0.9
-    np.testing.assert_allclose(depth, 3.0, atol=1e-4)
-
-
 def _everything(threads: int, monkeypatch) -> list[bytes]:
     monkeypatch.setenv("ORRERY_THREADS", str(threads))
     _pool.cache_clear()
@@ -191,14 +150,3 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
     assert _everything(1, monkeypatch) == _everything(5, monkeypatch)
     monkeypatch.undo()
     _pool.cache_clear()
-
-
-def test_render_splats_gives_one_clipped_picture_a_camera():
-    gaussians = Gaussians(*_scene(100, 1))
-    cameras = ring(3, radius=2.5, elevation_degrees=10, fov_degrees=40, size=40)
-    pictures = render_splats(gaussians, cameras, (0.0, 0.0, 0.0))
-    assert pictures.shape == (3, 40, 40, 3)
-    assert pictures.dtype == np.float32
-    assert pictures.min() >= 0
-    assert pictures.max() <= 1
-    assert not np.array_equal(pictures[0], pictures[1])

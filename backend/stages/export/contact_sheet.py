@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from backend.geometry.mesh_render import render_clay, render_mesh
-from backend.geometry.splat_raster import render_splats
+from backend.geometry.rasterize import rasterize
 from backend.pipeline.values import Picture, Splats, TexturedMesh, Views, quantize
 from backend.stages.export.viewpoints import around_object, front_elevation
 
@@ -128,7 +128,7 @@ def contact_sheet(
 
 def _splat_picture(splats, cameras, view, background, on_view) -> np.ndarray:
     on_view(view)
-    return render_splats(splats, cameras.take([view]), np.asarray(background, dtype=np.float32))[0]
+    return rasterize(splats, cameras.take([view]), background=background, differentiable=False).color[0]
 
 
 def _spread(count: int, places: int) -> list[int]:

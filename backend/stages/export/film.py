@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.geometry.mesh_render import render_mesh
-from backend.geometry.splat_raster import render_splats
+from backend.geometry.rasterize import rasterize
 from backend.pipeline.values import Splats, TexturedMesh, Views, quantize
 from backend.stages.export.viewpoints import around_object, front_elevation
 
@@ -38,7 +38,7 @@ def turntable_frames(
         left = render_mesh(
             mesh.vertices, mesh.faces, textured.uvs, textured.texture, camera, background=_BACKGROUND
         )[0, ..., :3]
-        right = render_splats(splats, camera, np.array(_BACKGROUND, dtype=np.float32))[0]
+        right = rasterize(splats, camera, background=_BACKGROUND, differentiable=False).color[0]
         yield quantize(np.concatenate([left, right], axis=1))
 
 

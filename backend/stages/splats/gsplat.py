@@ -1,14 +1,11 @@
-"""Gaussian splatting on CUDA with GSplat (1.4, 1.5): start, loss, rates and schedule of the CPU engine.
-
-`rasterize` has the arguments and results of `backend.geometry.splat_raster.rasterize`, as tensors.
-GSplat adds gradients up in the order its threads arrive, so two runs differ in the last bits.
-"""
+"""Gaussian splatting on CUDA with GSplat (1.4, 1.5): start, loss, rates and schedule of the CPU engine."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backend.geometry.splat_gsplat import draw, require_cuda
 from backend.geometry.splat_raster import Gaussians
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
@@ -16,15 +13,15 @@ from backend.pipeline.values import Splats, Views
 from backend.stages.splats.fit import ALPHA_WEIGHT, HIGHER_DEGREES, Rates, Raw, Schedule, prune
 from backend.stages.splats.init import Start, start_on_hull
 from backend.stages.splats.targets import WHITE, Target, make_targets
-from shared_protocol.errors import EngineUnavailable, OutOfMemory
+from shared_protocol.errors import OutOfMemory
 
 if TYPE_CHECKING:
     import torch
 
-Rasterizer = Callable[..., "tuple[torch.Tensor, torch.Tensor]"]
+Rasterizer = Callable[..., "torch.Tensor"]
 
 
-def rasterize(
+def draw_view(
     positions: "torch.Tensor",
     scales: "torch.Tensor",
     rotations: "torch.Tensor",
@@ -35,42 +32,28 @@ def rasterize(
     width: int,
     height: int,
     background: "torch.Tensor",
-) -> "tuple[torch.Tensor, torch.Tensor]":
-    """CUDA tensors -> colour (H, W, 3) over the background, alpha (H, W); differentiable."""
+) -> "torch.Tensor":
+    """CUDA tensors of `Gaussians` and one camera -> planes (4, H, W): R, G, B, alpha; differentiable."""
     import torch
-    from gsplat import rasterization
 
-    color, alpha, _ = rasterization(
-        means=positions,
-        quats=rotations,
-        scales=scales,
-        opacities=opacities,
-        colors=harmonics,
-        viewmats=torch.linalg.inv(world_from_camera)[None],
-        Ks=intrinsics[None],
-        width=width,
-        height=height,
-        eps2d=0.3,
-        sh_degree=round(harmonics.shape[1] ** 0.5) - 1,
-        packed=False,
-        backgrounds=background[None],
-        rasterize_mode="classic",
-    )
-    return color[0], alpha[0, ..., 0]
+    planes, _ = draw(
+        positions, scales, rotations, opacities, harmonics, torch.linalg.inv(world_from_camera)[None],
+        intrinsics[None], width, height, background,
+    )  # fmt: skip
+    return planes[0]
 
 
 def loss(
-    color: "torch.Tensor", alpha: "torch.Tensor", target: "torch.Tensor", ssim_weight: float
+    image: "torch.Tensor", target: "torch.Tensor", ssim_weight: float
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """What `photometric_loss` computes: the loss, and the sum of squared colour errors (detached).
 
-    color (H, W, 3), alpha (H, W), target (4, H, W).
+    image, target (4, H, W).
     """
-    image = color.permute(2, 0, 1)
-    squares = (image - target[:3]) ** 2
-    total = squares.mean() + ALPHA_WEIGHT * ((alpha - target[3]) ** 2).mean()
+    squares = (image[:3] - target[:3]) ** 2
+    total = squares.mean() + ALPHA_WEIGHT * ((image[3] - target[3]) ** 2).mean()
     if ssim_weight:
-        total = total + ssim_weight * (1 - _ssim(image, target[:3]))
+        total = total + ssim_weight * (1 - _ssim(image[:3], target[:3]))
     return total, squares.detach().sum()
 
 
@@ -97,11 +80,11 @@ def fit_torch(
     targets: list[Target],
     options: SplatsOptions,
     context: StageContext,
-    draw: Rasterizer,
+    view_of: Rasterizer,
     device: str,
     rates: Rates = Rates(),  # noqa: B008 - frozen
 ) -> Gaussians:
-    """The loop of `fit.fit` on a torch device; `draw` is `rasterize` or one like it."""
+    """The loop of `fit.fit` on a torch device; `view_of` is `draw_view` or one like it."""
     import torch
 
     if options.perceptual:
@@ -139,11 +122,11 @@ def fit_torch(
     for step, index, decay in schedule:
         target = targets[index]
         planes, pose, intrinsics = on_device[index]
-        color, alpha = draw(
+        image = view_of(
             positions, torch.exp(log_scales), rotations, torch.sigmoid(logits), torch.cat([base, higher], 1),
             pose, intrinsics, target.width, target.height, white,
         )  # fmt: skip
-        total, squares = loss(color, alpha, planes, options.ssim)
+        total, squares = loss(image, planes, options.ssim)
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         for group, rate in zip(optimiser.param_groups, learned.values(), strict=True):
@@ -165,20 +148,14 @@ class GsplatSplats:
 
     def fit(self, views: Views, options: SplatsOptions, context: StageContext) -> Splats:
         """views -> Gaussians; see `run.py`. EngineUnavailable without a working CUDA device."""
+        require_cuda()
         import torch
 
-        if not torch.cuda.is_available():
-            raise EngineUnavailable(
-                "the splats engine 'gsplat' is unavailable: torch finds no CUDA device",
-                remedy="Install the CUDA build of torch and the NVIDIA driver, or use the engine 'cpu'.",
-                stage="splats",
-                engine="gsplat",
-            )
         context.step(0, options.steps, "Carving the hull for the Gaussians")
         start = start_on_hull(views, options, context)
         targets = make_targets(views, options.size, context.check)
         try:
-            fitted = fit_torch(start, targets, options, context, rasterize, "cuda")
+            fitted = fit_torch(start, targets, options, context, draw_view, "cuda")
         except torch.cuda.OutOfMemoryError as error:
             raise OutOfMemory(
                 f"the GPU ran out of memory while fitting {options.gaussians} Gaussians",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from backend.geometry.photometric import psnr
-from backend.geometry.splat_raster import render_splats
+from backend.geometry.rasterize import rasterize
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, Views
@@ -35,7 +35,7 @@ def run(*, views: Views, options: SplatsOptions, context: StageContext) -> Splat
     quality = []
     for i in range(len(views)):
         context.check()
-        picture = render_splats(splats, views.cameras.take([i]))[0]
+        picture = np.clip(rasterize(splats, views.cameras.take([i]), differentiable=False).color[0], 0, 1)
         quality.append(psnr(picture, over_white(views.rgba[i])))
     context.note(fit_psnr=round(float(np.mean(quality)), 2), gaussians=len(splats), steps=options.steps)
     return splats
