@@ -1,4 +1,4 @@
-"""The command line: generate, reconstruct, engines, doctor, models, and the daemon's commands.
+"""The command line: generate, reconstruct, convert, engines, doctor, models, and the daemon's commands.
 
 Exit codes: 0 done, 2 an error that the user can mend (one sentence on stderr), 130 cancelled, 1 ours.
 """
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from backend import __version__, client_commands
 from backend.pipeline.engines import EMBEDDED, all_engines, availability, find_engine
-from backend.pipeline.options import AUTO, QUALITIES, STAGE_NAMES, override, preset
+from backend.pipeline.options import AUTO, QUALITIES, SPLAT_FORMATS, STAGE_NAMES, override, preset
 from shared_protocol.errors import Cancelled, InternalError, InvalidInput, OrreryError
 
 
@@ -138,6 +138,7 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         ("views_count", "orbit.views"),
         ("ring_elevation", "orbit.elevation"),
         ("radius", "orbit.radius"),
+        ("splat_format", "export.splat_format"),
     ):
         if getattr(args, flag, None) is not None:
             changes[path] = getattr(args, flag)
@@ -163,6 +164,15 @@ def _summary(report: dict[str, Any], out: Path) -> None:
     )
     if quality:
         echo(f"Quality: {quality}.")
+
+
+# ---- convert
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from backend.convert import convert
+
+    echo(convert(args.input, args.output, args.degree, args.keep_axes, args.drop_broken))
 
 
 # ---- engines, doctor, models
@@ -254,6 +264,25 @@ def _parser() -> argparse.ArgumentParser:
         "--elevation", type=float, metavar="DEG", help="of that orbit; left out, it is estimated"
     )
 
+    convert = _command(commands, "convert", _convert, "Gaussians: .ply, .compressed.ply, .spz, .splat")
+    convert.add_argument("input", type=Path, metavar="IN", help="known by its content")
+    convert.add_argument("output", type=Path, metavar="OUT", help="its extension names the format")
+    convert.add_argument(
+        "--degree",
+        type=int,
+        choices=range(4),
+        metavar="N",
+        help="leave out harmonics above degree N (0 to 3)",
+    )
+    convert.add_argument(
+        "--keep-axes",
+        action="store_true",
+        help="copy the numbers from and to SPZ without turning +Y up to +Z up",
+    )
+    convert.add_argument(
+        "--drop-broken", action="store_true", help="leave out Gaussians whose numbers are not finite"
+    )
+
     engines = _command(commands, "engines", _engines, "every engine, ready or why not")
     engines.add_argument("--json", action="store_true")
     doctor = _command(commands, "doctor", _doctor, "what this machine has, what is missing, what to do")
@@ -287,6 +316,10 @@ def _job_arguments(parser: argparse.ArgumentParser, stages: Sequence[str]) -> No
     parser.add_argument("--texture-size", type=int, metavar="PX", help="edge of the texture (1024)")
     parser.add_argument("--faces", type=int, metavar="N", help="triangle budget (20000)")
     parser.add_argument("--gaussians", type=int, metavar="N", help="number of splats (20000)")
+    parser.add_argument(
+        "--splat-format", choices=SPLAT_FORMATS, metavar="FORMAT",
+        help="another format of the splats beside splats.ply: " + ", ".join(SPLAT_FORMATS[1:]),
+    )  # fmt: skip
     parser.add_argument(
         "--set", action="append", metavar="STAGE.FIELD=VALUE", help="any other option of a stage"
     )

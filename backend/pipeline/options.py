@@ -15,6 +15,9 @@ AUTO = "auto"
 
 QUALITIES = ("draft", "standard", "high")
 
+SPLAT_FORMATS = ("ply", "compressed.ply", "spz", "splat")
+"""As `shared_protocol.splats.files.FORMATS`, which needs numpy."""
+
 
 @dataclass(frozen=True)
 class MattingOptions:
@@ -99,11 +102,22 @@ class TextureOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Files. turntable: write the contact sheet and the film."""
+    """Files.
+
+    turntable     write the contact sheet and the film
+    splat_format  one of SPLAT_FORMATS; others than "ply" are written beside splats.ply
+    """
 
     engine: str = AUTO
     turntable: bool = True
     film_frames: int = 48
+    splat_format: str = "ply"
+
+    def __post_init__(self) -> None:
+        if self.splat_format not in SPLAT_FORMATS:
+            raise InvalidInput(
+                f"'{self.splat_format}' is no format of Gaussians", "one of " + ", ".join(SPLAT_FORMATS)
+            )
 
 
 StageOptions = (

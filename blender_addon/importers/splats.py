@@ -1,4 +1,4 @@
-"""splats.ply -> Gaussians in the attribute layout of Blender 5.3's native type, on every version.
+"""A file of Gaussians -> points in the attribute layout of Blender 5.3's native type, on every version.
 
     position           FLOAT_VECTOR  metres
     scale              FLOAT_VECTOR  standard deviations, metres
@@ -13,7 +13,7 @@ geometry-nodes modifier (`splat_nodes`) that turns each into a Gaussian for Cycl
 import bpy
 import numpy as np
 
-from shared_protocol.splat_ply import read_splat_ply
+from shared_protocol.splats.files import decode_splats
 
 from . import splat_nodes
 
@@ -26,11 +26,11 @@ changing visibly (20 bounces lose 8 dB on a scene of 20,000 splats)."""
 
 
 def import_splats(data: bytes, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
-    """Import the bytes of a `splats.ply` (INRIA layout) into `collection`.
+    """Import the bytes of a file of Gaussians (.ply, .compressed.ply, .spz, .splat) into `collection`.
 
-    Raises InvalidInput when the file is not such a PLY.
+    Raises InvalidInput when it is no such file, and the other errors of `decode_stored`.
     """
-    splats = read_splat_ply(data)
+    splats = decode_splats(data)
     return splats_object(
         name,
         splats.positions,

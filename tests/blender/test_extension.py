@@ -120,7 +120,7 @@ bpy.ops.extensions.package_install_files(
     filepath=sys.argv[1], repo="user_default", enable_on_install=True
 )
 import bl_ext.user_default.orrery as addon
-from bl_ext.user_default.orrery.importers.splats import read_splat_ply
+from bl_ext.user_default.orrery.importers.splats import decode_splats
 from bl_ext.user_default.orrery import session
 import zmq
 import msgpack

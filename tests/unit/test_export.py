@@ -21,7 +21,7 @@ from backend.stages.export.images import encode_png
 from backend.stages.export.run import run
 from backend.stages.export.viewpoints import around_object
 from shared_protocol.errors import Cancelled
-from shared_protocol.splat_ply import read_splat_ply
+from shared_protocol.splats.files import decode_splats
 from tests.support.scenes import render_views
 
 RED = np.array([0.8, 0.1, 0.1], dtype=np.float32)
@@ -132,7 +132,7 @@ def test_cameras_of_different_lenses_state_them_in_each_frame():
 
 def test_gaussians_read_back(exports):
     _, _, splats, _ = _scene()
-    read = read_splat_ply(exports.files["splats.ply"])
+    read = decode_splats(exports.files["splats.ply"])
     np.testing.assert_array_equal(read.positions, splats.positions)
 
 

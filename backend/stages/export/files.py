@@ -1,4 +1,4 @@
-"""The export engine: mesh.glb, splats.ply, cameras.json, orbit pictures, contact sheet and film."""
+"""The export engine: mesh.glb, splats (PLY and one more format), cameras.json, pictures and film."""
 
 from backend.pipeline.options import ExportOptions
 from backend.pipeline.stage import StageContext
@@ -8,7 +8,8 @@ from backend.stages.export.contact_sheet import SHEET_STEPS, contact_sheet
 from backend.stages.export.film import encode_film, turntable_frames
 from backend.stages.export.glb import write_glb
 from backend.stages.export.images import encode_png
-from shared_protocol.splat_ply import write_splat_ply
+from shared_protocol.splats.arrays import SplatArrays
+from shared_protocol.splats.files import encode_splats
 
 
 class FilesExport:
@@ -44,9 +45,11 @@ class FilesExport:
         step("Writing the mesh")
         files["mesh.glb"] = write_glb(textured)
         step("Writing the Gaussians")
-        files["splats.ply"] = write_splat_ply(
+        arrays = SplatArrays(
             splats.positions, splats.scales, splats.rotations, splats.opacities, splats.harmonics
         )
+        for kind in dict.fromkeys(("ply", options.splat_format)):
+            files[f"splats.{kind}"] = encode_splats(arrays, kind)
         if options.turntable:
             files["turntable.png"] = encode_png(contact_sheet(picture, views, splats, textured, step))
             count = options.film_frames
