@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.geometry.perceptual_layers import (
+    BlurredConvolution,
     Convolution,
     blur_pool,
     blur_pool_gradient,
@@ -23,17 +24,16 @@ from shared_protocol.errors import InvalidInput, WeightsError
 SMALLEST = 32
 """Least height and width in pixels; below it the deepest features have no neighbours."""
 _EPSILON = np.float32(1e-10)
-_CONVOLUTIONS = (("slice1.0", 2), ("slice2.5", 2), ("slice3.9", 1), ("slice4.11", 1), ("slice5.13", 1))
-"""Name and zero padding of each."""
-_SHAPES = {
-    "slice1.0": (64, 3, 11, 11),
-    "slice2.5": (192, 64, 5, 5),
-    "slice3.9": (384, 192, 3, 3),
-    "slice4.11": (256, 384, 3, 3),
-    "slice5.13": (256, 256, 3, 3),
-}
+_CONVOLUTIONS = (
+    ("slice1.0", (64, 3, 11, 11), 2),
+    ("slice2.5", (192, 64, 5, 5), 2),
+    ("slice3.9", (384, 192, 3, 3), 1),
+    ("slice4.11", (256, 384, 3, 3), 1),
+    ("slice5.13", (256, 256, 3, 3), 1),
+)
+"""Name, shape of the weights and zero padding of each layer."""
 _POOLED = (1, 2)
-"""Convolutions with a maximum over 3 x 3 and a blur-pool in front."""
+"""Layers with a maximum over 3 x 3 and a blur-pool in front."""
 
 Features = tuple[np.ndarray, ...]
 """Of one picture, one array (h, w, C) a layer, of unit length over the channels."""
@@ -44,12 +44,15 @@ class PerceptualNet:
     """The network: five convolutions of AlexNet, the weights of their channels in the distance.
 
     scale, shift   (3,) of the input: x = scale * picture + shift, pictures in 0..1
-    convolutions   in order; heads[i] (C_i,) weighs the squared differences of layer i
+    first          layer 0 with its blur-pool
+    others         layers 1 to 4, the first two behind a maximum over 3 x 3 and a blur-pool
+    heads[i]       (C_i,) weighs the squared differences of layer i
     """
 
     scale: np.ndarray
     shift: np.ndarray
-    convolutions: tuple[Convolution, ...]
+    first: BlurredConvolution
+    others: tuple[Convolution, ...]
     heads: tuple[np.ndarray, ...]
 
     @classmethod
@@ -68,15 +71,21 @@ class PerceptualNet:
                 )
             return np.ascontiguousarray(array, np.float32)
 
-        convolutions, heads = [], []
-        for i, (name, padding) in enumerate(_CONVOLUTIONS):
-            shape = _SHAPES[name]
+        layers, heads = [], []
+        for i, (name, shape, padding) in enumerate(_CONVOLUTIONS):
             weight, bias = take(f"net.{name}.weight", shape), take(f"net.{name}.bias", shape[:1])
-            convolutions.append(Convolution.of(weight, bias, padding))
+            layers.append((weight, bias, padding))
             heads.append(take(f"lin{i}.model.1.weight", (1, shape[0], 1, 1)).reshape(-1))
         shift = take("scaling_layer.shift", (1, 3, 1, 1)).reshape(3)
         scale = take("scaling_layer.scale", (1, 3, 1, 1)).reshape(3)
-        return cls(2 / scale, (-1 - shift) / scale, tuple(convolutions), tuple(heads))
+        first, *others = layers
+        return cls(
+            2 / scale,
+            (-1 - shift) / scale,
+            BlurredConvolution.of(*first),
+            tuple(Convolution.of(*layer) for layer in others),
+            tuple(heads),
+        )
 
     def features(self, picture: np.ndarray) -> Features:
         """Of a picture (3, H, W), sRGB-encoded 0..1; InvalidInput below 32 x 32 pixels."""
@@ -94,20 +103,19 @@ class PerceptualNet:
         state = self._forward(picture)
         total = 0.0
         g = np.float32(0)
-        for i in reversed(range(len(self.convolutions))):
+        for i in reversed(range(len(self.heads))):
             value, slope = _tap_gradient(state.taps[i], target[i], self.heads[i])
             total += value
             slope += g
             slope *= state.taps[i] > 0
             if i == 0:
                 break
-            g = self.convolutions[i].gradient(slope)
+            g = self.others[i - 1].gradient(slope)
             if i in _POOLED:
                 result, along = state.maxima[i]
                 g = blur_pool_gradient(g, *result.shape[:2])
                 g = max3_gradient(g, state.taps[i - 1], along, result)
-        height, width = picture.shape[1] + 4 - 10, picture.shape[2] + 4 - 10
-        g = self.convolutions[0].gradient_to_few(blur_pool_gradient(slope, height, width))
+        g = self.first.gradient(slope, *picture.shape[1:])
         return total, np.ascontiguousarray((g * self.scale).transpose(2, 0, 1))
 
     def _forward(self, picture: np.ndarray) -> "_State":
@@ -118,13 +126,11 @@ class PerceptualNet:
             )
         x = np.ascontiguousarray(picture.transpose(1, 2, 0), np.float32) * self.scale + self.shift
         taps, maxima = [], {}
-        for i, convolution in enumerate(self.convolutions):
+        for i, layer in enumerate((self.first, *self.others)):
             if i in _POOLED:
                 maxima[i] = max3(x)
                 x = blur_pool(maxima[i][0])
-            x = convolution(x)
-            if i == 0:
-                x = blur_pool(x)
+            x = layer(x)
             x = np.maximum(x, 0, out=x)
             taps.append(x)
         return _State(taps, maxima)

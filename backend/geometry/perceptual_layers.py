@@ -14,6 +14,7 @@ from backend.geometry.parallel import map_parallel
 
 _BAND_PIXELS = 512
 """Pixels a band: large enough for BLAS, small enough for the cache."""
+_BLUR = (0.25, 0.5, 0.25)
 
 
 @cache
@@ -27,7 +28,7 @@ def one_blas_thread() -> None:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A k x k convolution of stride 1 with zeros beyond the border.
+    """A k x k convolution with zeros beyond the border.
 
     forward   (k * k * C, D), rows ordered y, x, channel
     backward  (k * k * D, C), the same numbers for the gradient
@@ -36,50 +37,100 @@ class Convolution:
 
     size: int
     padding: int
+    stride: int
     forward: np.ndarray
     backward: np.ndarray
     bias: np.ndarray
 
     @classmethod
-    def of(cls, weight: np.ndarray, bias: np.ndarray, padding: int) -> "Convolution":
+    def of(cls, weight: np.ndarray, bias: np.ndarray, padding: int, stride: int = 1) -> "Convolution":
         """weight (D, C, k, k) as PyTorch orders it."""
         size = weight.shape[2]
         forward = weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
         backward = weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(-1, weight.shape[1])
-        return cls(size, padding, np.ascontiguousarray(forward), np.ascontiguousarray(backward), bias)
+        return cls(size, padding, stride, np.ascontiguousarray(forward), np.ascontiguousarray(backward), bias)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """(H, W, C) -> (H', W', D)."""
-        result = _convolve(_pad(x, self.padding), self.forward, self.size)
+        result = _convolve(_pad(x, self.padding), self.forward, self.size, self.stride)
         result += self.bias
         return result
 
     def gradient(self, g: np.ndarray) -> np.ndarray:
-        """dL/doutput (H', W', D) -> dL/dinput (H, W, C)."""
-        return _convolve(_pad(g, self.size - 1 - self.padding), self.backward, self.size)
+        """dL/doutput (H', W', D) -> dL/dinput (H, W, C); for stride 1."""
+        return _convolve(_pad(g, self.size - 1 - self.padding), self.backward, self.size, 1)
 
-    def gradient_to_few(self, g: np.ndarray) -> np.ndarray:
-        """As `gradient`, for an input of few channels: spreads each pixel's window instead of gathering."""
-        height, width, _ = g.shape
-        k, p, c = self.size, self.padding, self.backward.shape[1]
+    def gradient_to_few(self, g: np.ndarray, height: int, width: int) -> np.ndarray:
+        """As `gradient`, for any stride and an input of few channels: spreads windows, gathers none."""
+        k, p, s, c = self.size, self.padding, self.stride, self.backward.shape[1]
+        across = g.shape[1]
 
         def one(band: tuple[int, int]) -> np.ndarray:
             start, stop = band
             rows = stop - start
-            windows = (g[start:stop].reshape(-1, g.shape[2]) @ self.forward.T).reshape(rows, width, k, k * c)
-            columns = np.zeros((rows + k - 1, width, k * c), np.float32)
+            windows = (g[start:stop].reshape(-1, g.shape[2]) @ self.forward.T).reshape(rows, across, k, k * c)
+            columns = np.zeros(((rows - 1) * s + k, across, k * c), np.float32)
             for y in range(k):
-                columns[y : y + rows] += windows[:, :, y]
-            strip = np.zeros((rows + k - 1, width + k - 1, c), np.float32)
+                columns[y : y + (rows - 1) * s + 1 : s] += windows[:, :, y]
+            strip = np.zeros((len(columns), width + 2 * p, c), np.float32)
             for x in range(k):
-                strip[:, x : x + width] += columns[:, :, x * c : (x + 1) * c]
+                strip[:, x : x + (across - 1) * s + 1 : s] += columns[:, :, x * c : (x + 1) * c]
             return strip
 
-        tasks = _bands(height, width)
-        result = np.zeros((height + k - 1, width + k - 1, c), np.float32)
+        tasks = _bands(len(g), across)
+        result = np.zeros((height + 2 * p, width + 2 * p, c), np.float32)
         for (start, _), strip in zip(tasks, map_parallel(one, tasks), strict=True):
-            result[start : start + len(strip)] += strip
-        return result[p : result.shape[0] - p, p : result.shape[1] - p]
+            result[start * s : start * s + len(strip)] += strip
+        return result[p : p + height, p : p + width]
+
+
+@dataclass(frozen=True)
+class BlurredConvolution:
+    """A convolution of few channels and the blur-pool behind it.
+
+    Both are linear: together they are one convolution of stride 2 with a kernel two pixels wider, a third of
+    the work. Only the reflected border differs. Where the convolution's output has an odd length, its first
+    and last blurred places equal their neighbours; even lengths take the two steps one by one.
+    """
+
+    plain: Convolution
+    merged: Convolution
+
+    @classmethod
+    def of(cls, weight: np.ndarray, bias: np.ndarray, padding: int) -> "BlurredConvolution":
+        """weight (D, C, k, k) as PyTorch orders it."""
+        size = weight.shape[2]
+        wide = np.zeros((*weight.shape[:2], size + 2, size + 2), np.float32)
+        for y, row in enumerate(_BLUR):
+            for x, column in enumerate(_BLUR):
+                wide[:, :, y : y + size, x : x + size] += np.float32(row * column) * weight
+        return cls(Convolution.of(weight, bias, padding), Convolution.of(wide, bias, padding + 2, stride=2))
+
+    def _mergeable(self, height: int, width: int) -> bool:
+        reach = 2 * self.plain.padding - self.plain.size + 1
+        return (height + reach) % 2 == 1 and (width + reach) % 2 == 1
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(H, W, C) -> (H', W', D)."""
+        if not self._mergeable(*x.shape[:2]):
+            return blur_pool(self.plain(x))
+        result = self.merged(x)
+        result[0], result[-1] = result[1], result[-2]
+        result[:, 0], result[:, -1] = result[:, 1], result[:, -2]
+        return result
+
+    def gradient(self, g: np.ndarray, height: int, width: int) -> np.ndarray:
+        """dL/doutput (H', W', D) -> dL/dinput (height, width, C)."""
+        if not self._mergeable(height, width):
+            reach = 2 * self.plain.padding - self.plain.size + 1
+            g = blur_pool_gradient(g, height + reach, width + reach)
+            return self.plain.gradient_to_few(g, height, width)
+        g = g.copy()
+        for lines in (g, g.swapaxes(0, 1)):
+            lines[1] += lines[0]
+            lines[-2] += lines[-1]
+            lines[0] = lines[-1] = 0
+        return self.merged.gradient_to_few(g, height, width)
 
 
 def _pad(x: np.ndarray, border: int) -> np.ndarray:
@@ -93,13 +144,17 @@ def _bands(height: int, width: int) -> list[tuple[int, int]]:
     return [(start, min(start + rows, height)) for start in range(0, height, rows)]
 
 
-def _convolve(padded: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
-    """(H + k - 1, W + k - 1, C) and (k * k * C, D) -> (H, W, D)."""
-    height, width, channels = padded.shape[0] - size + 1, padded.shape[1] - size + 1, padded.shape[2]
+def _convolve(padded: np.ndarray, weight: np.ndarray, size: int, stride: int) -> np.ndarray:
+    """(H, W, C) and (k * k * C, D) -> windows that lie inside, each `stride` pixels: (H', W', D)."""
+    height, width = ((n - size) // stride + 1 for n in padded.shape[:2])
+    channels = padded.shape[2]
     result = np.empty((height, width, weight.shape[1]), np.float32)
     row, column, item = padded.strides
     windows = np.lib.stride_tricks.as_strided(
-        padded, (height, width, size, size * channels), (row, column, row, item), writeable=False
+        padded,
+        (height, width, size, size * channels),
+        (stride * row, stride * column, row, item),
+        writeable=False,
     )
 
     def one(band: tuple[int, int]) -> None:
@@ -122,7 +177,7 @@ def blur_matrix(length: int) -> np.ndarray:
     places = np.abs(places)
     places = np.where(places >= length, 2 * (length - 1) - places, places)
     matrix = np.zeros((len(places), length), np.float32)
-    for tap, weight in enumerate((0.25, 0.5, 0.25)):
+    for tap, weight in enumerate(_BLUR):
         np.add.at(matrix, (np.arange(len(places)), places[:, tap]), np.float32(weight))
     return matrix
 

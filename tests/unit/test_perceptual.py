@@ -32,11 +32,11 @@ def pictures(height, width, seed=0, noise=0.1):
     return picture, other.astype(np.float32)
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 64), (65, 70), (97, 51)])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (65, 65), (65, 70), (97, 51)])
 def test_distance_and_gradient_equal_those_of_torch(weights, height, width):
     net = PerceptualNet.of(weights)
     errors = []
-    for seed in range(5):
+    for seed in range(3):
         picture, target = pictures(height, width, seed)
         expected, slope = torch_perceptual.distance(weights, picture, target)
         value, gradient = net.distance_and_gradient(picture, net.features(target))
