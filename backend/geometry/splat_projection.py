@@ -232,17 +232,6 @@ def project_back_range(
             along = gx * dx + gy * dy + gz * dz
             gx, gy, gz = (gx - along * dx) * norm, (gy - along * dy) * norm, (gz - along * dz) * norm
 
-        # Conic -> covariance: dL/dC = -K G K, with G = [[ga, gb/2], [gb/2, gc]].
-        a, b, c = screen[i, 2], screen[i, 3], screen[i, 4]
-        ga, gb, gc = grad_screen[i, 2], _HALF * grad_screen[i, 3], grad_screen[i, 4]
-        k00, k01, k10, k11 = a * ga + b * gb, a * gb + b * gc, b * ga + c * gb, b * gb + c * gc
-        # Symmetric gradient of C = U U^T, so dL/dU = 2 V U.
-        v00, v01, v11 = (
-            -_TWO * (k00 * a + k01 * b),
-            -_TWO * (k00 * b + k01 * c),
-            -_TWO * (k10 * b + k11 * c),
-        )
-
         qw, qx, qy, qz = rotations[i, 0], rotations[i, 1], rotations[i, 2], rotations[i, 3]
         length = _ONE / np.sqrt(qw * qw + qx * qx + qy * qy + qz * qz)
         qw, qx, qy, qz = qw * length, qx * length, qy * length, qz * length
@@ -268,80 +257,97 @@ def project_back_range(
         held_x = min(max(slope_x, -limit_left), limit_right)
         held_y = min(max(slope_y, -limit_up), limit_down)
         jxz, jyz = -jx * held_x, -jy * held_y
-        t00, t01, t02 = jx * w[0] + jxz * w[6], jx * w[1] + jxz * w[7], jx * w[2] + jxz * w[8]
-        t10, t11, t12 = jy * w[3] + jyz * w[6], jy * w[4] + jyz * w[7], jy * w[5] + jyz * w[8]
-        # U / S = T R; U = (T R) S.
-        p00, p01, p02 = (
-            t00 * r00 + t01 * r10 + t02 * r20,
-            t00 * r01 + t01 * r11 + t02 * r21,
-            t00 * r02 + t01 * r12 + t02 * r22,
+        # B = W R, P = J B; U = P S.
+        b00, b01, b02 = (
+            w[0] * r00 + w[1] * r10 + w[2] * r20,
+            w[0] * r01 + w[1] * r11 + w[2] * r21,
+            w[0] * r02 + w[1] * r12 + w[2] * r22,
         )
-        p10, p11, p12 = (
-            t10 * r00 + t11 * r10 + t12 * r20,
-            t10 * r01 + t11 * r11 + t12 * r21,
-            t10 * r02 + t11 * r12 + t12 * r22,
+        b10, b11, b12 = (
+            w[3] * r00 + w[4] * r10 + w[5] * r20,
+            w[3] * r01 + w[4] * r11 + w[5] * r21,
+            w[3] * r02 + w[4] * r12 + w[5] * r22,
         )
-        # D = dL/dU.
-        d00, d01, d02 = (
-            (v00 * p00 + v01 * p10) * sx,
-            (v00 * p01 + v01 * p11) * sy,
-            (v00 * p02 + v01 * p12) * sz,
+        b20, b21, b22 = (
+            w[6] * r00 + w[7] * r10 + w[8] * r20,
+            w[6] * r01 + w[7] * r11 + w[8] * r21,
+            w[6] * r02 + w[7] * r12 + w[8] * r22,
         )
-        d10, d11, d12 = (
-            (v01 * p00 + v11 * p10) * sx,
-            (v01 * p01 + v11 * p11) * sy,
-            (v01 * p02 + v11 * p12) * sz,
+        p00, p01, p02 = jx * b00 + jxz * b20, jx * b01 + jxz * b21, jx * b02 + jxz * b22
+        p10, p11, p12 = jy * b10 + jyz * b20, jy * b11 + jyz * b21, jy * b12 + jyz * b22
+        # With the conic K = (U U^T + 0.3 I)^-1 and the loss's gradient G to it, dL/dU = -2 K G K U. K U is
+        # taken from the minors of P: for a long needle it is a small difference of large products of K and U.
+        sxx, syy, szz = sx * sx, sy * sy, sz * sz
+        n_a, n_b, n_c = p00 * p11 - p01 * p10, p00 * p12 - p02 * p10, p01 * p12 - p02 * p11
+        undilated = n_a * n_a * sxx * syy + n_b * n_b * sxx * szz + n_c * n_c * syy * szz
+        trace = sxx * (p00 * p00 + p10 * p10) + syy * (p01 * p01 + p11 * p11) + szz * (p02 * p02 + p12 * p12)
+        density = _ONE / (undilated + _DILATION * (trace + _DILATION))
+        # H = adj(U U^T) P, Q = K P.
+        h00, h01, h02 = (
+            n_a * syy * p11 + n_b * szz * p12,
+            n_c * szz * p12 - n_a * sxx * p10,
+            -n_b * sxx * p10 - n_c * syy * p11,
         )
+        h10, h11, h12 = (
+            -n_a * syy * p01 - n_b * szz * p02,
+            n_a * sxx * p00 - n_c * szz * p02,
+            n_b * sxx * p00 + n_c * syy * p01,
+        )
+        q00, q01, q02 = (
+            density * (h00 + _DILATION * p00),
+            density * (h01 + _DILATION * p01),
+            density * (h02 + _DILATION * p02),
+        )
+        q10, q11, q12 = (
+            density * (h10 + _DILATION * p10),
+            density * (h11 + _DILATION * p11),
+            density * (h12 + _DILATION * p12),
+        )
+        # D = -2 G Q, A = Q^T D: dL/dP = K D S^2, and P^T dL/dP = A S^2.
+        ga, gb, gc = -_TWO * grad_screen[i, 2], -grad_screen[i, 3], -_TWO * grad_screen[i, 4]
+        d00, d01, d02 = ga * q00 + gb * q10, ga * q01 + gb * q11, ga * q02 + gb * q12
+        d10, d11, d12 = gb * q00 + gc * q10, gb * q01 + gc * q11, gb * q02 + gc * q12
+        a00, a11, a22 = q00 * d00 + q10 * d10, q01 * d01 + q11 * d11, q02 * d02 + q12 * d12
+        a01, a02, a12 = q00 * d01 + q10 * d11, q00 * d02 + q10 * d12, q01 * d02 + q11 * d12
+        a, b, c = screen[i, 2], screen[i, 3], screen[i, 4]
+        d00, d10 = a * d00 + b * d10, b * d00 + c * d10
+        d01, d11 = a * d01 + b * d11, b * d01 + c * d11
+        d02, d12 = a * d02 + b * d12, b * d02 + c * d12
         grad_opacities[i] = grad_screen[i, 5]
         if antialiased:
-            u00, u01, u02, u10, u11, u12 = p00 * sx, p01 * sy, p02 * sz, p10 * sx, p11 * sy, p12 * sz
-            m_a, m_b, m_c = u00 * u11 - u01 * u10, u00 * u12 - u02 * u10, u01 * u12 - u02 * u11
-            undilated = m_a * m_a + m_b * m_b + m_c * m_c
-            trace = u00 * u00 + u01 * u01 + u02 * u02 + u10 * u10 + u11 * u11 + u12 * u12
-            shrink = np.sqrt(undilated / (undilated + _DILATION * (trace + _DILATION)))
+            # shrink = sqrt(undilated density), d shrink / dU = shrink (adj(U U^T) U / undilated - K U).
+            shrink = np.sqrt(undilated * density)
             grad_opacities[i] = grad_screen[i, 5] * shrink
-            # d shrink / dU = shrink (d undilated / dU / (2 undilated) - K U), K the conic.
             g = grad_screen[i, 5] * opacities[i] * shrink
             h = g / undilated
-            d00 += h * (m_a * u11 + m_b * u12) - g * (a * u00 + b * u10)
-            d01 += h * (m_c * u12 - m_a * u10) - g * (a * u01 + b * u11)
-            d02 -= h * (m_b * u10 + m_c * u11) + g * (a * u02 + b * u12)
-            d10 -= h * (m_a * u01 + m_b * u02) + g * (b * u00 + c * u10)
-            d11 += h * (m_a * u00 - m_c * u02) - g * (b * u01 + c * u11)
-            d12 += h * (m_b * u00 + m_c * u01) - g * (b * u02 + c * u12)
-        grad_scales[i, 0] = d00 * p00 + d10 * p10
-        grad_scales[i, 1] = d01 * p01 + d11 * p11
-        grad_scales[i, 2] = d02 * p02 + d12 * p12
-        # E = dL/dR = T^T D S.
-        d00, d01, d02, d10, d11, d12 = d00 * sx, d01 * sy, d02 * sz, d10 * sx, d11 * sy, d12 * sz
-        e00, e01, e02 = t00 * d00 + t10 * d10, t00 * d01 + t10 * d11, t00 * d02 + t10 * d12
-        e10, e11, e12 = t01 * d00 + t11 * d10, t01 * d01 + t11 * d11, t01 * d02 + t11 * d12
-        e20, e21, e22 = t02 * d00 + t12 * d10, t02 * d01 + t12 * d11, t02 * d02 + t12 * d12
-        gqw = _TWO * (qx * (e21 - e12) + qy * (e02 - e20) + qz * (e10 - e01))
-        gqx = _TWO * (qy * (e01 + e10) + qz * (e02 + e20) + qw * (e21 - e12) - _TWO * qx * (e11 + e22))
-        gqy = _TWO * (qx * (e01 + e10) + qz * (e12 + e21) + qw * (e02 - e20) - _TWO * qy * (e00 + e22))
-        gqz = _TWO * (qx * (e02 + e20) + qy * (e12 + e21) + qw * (e10 - e01) - _TWO * qz * (e00 + e11))
-        along = gqw * qw + gqx * qx + gqy * qy + gqz * qz
-        grad_rotations[i, 0] = (gqw - along * qw) * length
-        grad_rotations[i, 1] = (gqx - along * qx) * length
-        grad_rotations[i, 2] = (gqy - along * qy) * length
-        grad_rotations[i, 3] = (gqz - along * qz) * length
+            d00, d01, d02 = d00 + h * h00 - g * q00, d01 + h * h01 - g * q01, d02 + h * h02 - g * q02
+            d10, d11, d12 = d10 + h * h10 - g * q10, d11 + h * h11 - g * q11, d12 + h * h12 - g * q12
+            # P^T H, and P^T Q = density (P^T H + 0.3 P^T P).
+            g *= density
+            h -= g
+            g *= _DILATION
+            a00 += h * (n_a * n_a * syy + n_b * n_b * szz) - g * (p00 * p00 + p10 * p10)
+            a11 += h * (n_a * n_a * sxx + n_c * n_c * szz) - g * (p01 * p01 + p11 * p11)
+            a22 += h * (n_b * n_b * sxx + n_c * n_c * syy) - g * (p02 * p02 + p12 * p12)
+            a01 += h * n_b * n_c * szz - g * (p00 * p01 + p10 * p11)
+            a02 -= h * n_a * n_c * syy + g * (p00 * p02 + p10 * p12)
+            a12 += h * n_a * n_b * sxx - g * (p01 * p02 + p11 * p12)
+        grad_scales[i, 0] = a00 * sx
+        grad_scales[i, 1] = a11 * sy
+        grad_scales[i, 2] = a22 * sz
+        # A small turn about the Gaussian's own axes changes U by P Omega S: the antisymmetric part of A S^2.
+        turn_x, turn_y, turn_z = a12 * (syy - szz), a02 * (szz - sxx), a01 * (sxx - syy)
+        length *= _TWO
+        grad_rotations[i, 0] = -length * (qx * turn_x + qy * turn_y + qz * turn_z)
+        grad_rotations[i, 1] = length * (qw * turn_x + qy * turn_z - qz * turn_y)
+        grad_rotations[i, 2] = length * (qw * turn_y + qz * turn_x - qx * turn_z)
+        grad_rotations[i, 3] = length * (qw * turn_z + qx * turn_y - qy * turn_x)
 
-        # F = dL/dT = D S (R^T), D already times S.
-        f00, f01, f02 = (
-            d00 * r00 + d01 * r01 + d02 * r02,
-            d00 * r10 + d01 * r11 + d02 * r12,
-            d00 * r20 + d01 * r21 + d02 * r22,
-        )
-        f10, f11, f12 = (
-            d10 * r00 + d11 * r01 + d12 * r02,
-            d10 * r10 + d11 * r11 + d12 * r12,
-            d10 * r20 + d11 * r21 + d12 * r22,
-        )
-        gjx = f00 * w[0] + f01 * w[1] + f02 * w[2]
-        gjxz = f00 * w[6] + f01 * w[7] + f02 * w[8]
-        gjy = f10 * w[3] + f11 * w[4] + f12 * w[5]
-        gjyz = f10 * w[6] + f11 * w[7] + f12 * w[8]
+        # dL/dJ = dL/dP B^T.
+        d00, d01, d02 = d00 * sxx, d01 * syy, d02 * szz
+        d10, d11, d12 = d10 * sxx, d11 * syy, d12 * szz
+        gjx, gjxz = d00 * b00 + d01 * b01 + d02 * b02, d00 * b20 + d01 * b21 + d02 * b22
+        gjy, gjyz = d10 * b10 + d11 * b11 + d12 * b12, d10 * b20 + d11 * b21 + d12 * b22
         # px = fx tx / tz + cx; jx = fx / tz; jxz = -fx held / tz (held = tx / tz inside the limits).
         gtx, gty = grad_screen[i, 0] * jx, grad_screen[i, 1] * jy
         gtz = grad_screen[i, 9]
@@ -357,9 +363,8 @@ def project_back_range(
         grad_positions[i, 2] = gz + w[2] * gtx + w[5] * gty + w[8] * gtz
         if moving:
             tz = depth[i]
-            g01 = f00 * w[3] + f01 * w[4] + f02 * w[5]
-            g10 = f10 * w[0] + f11 * w[1] + f12 * w[2]
-            # The rotation turns the point, and W in T = J W: dL/d(Omega) = J^T F W^T.
+            g01, g10 = d00 * b10 + d01 * b11 + d02 * b12, d10 * b00 + d11 * b01 + d12 * b02
+            # The rotation Omega turns the point, and B in P = J B: dL/d Omega = J^T dL/dP B^T.
             grad_camera[0] += ty * gtz - tz * gty + jxz * g01 + jyz * gjy - jy * gjyz
             grad_camera[1] += tz * gtx - tx * gtz + jx * gjxz - jxz * gjx - jyz * g10
             grad_camera[2] += tx * gty - ty * gtx + jy * g10 - jx * g01
