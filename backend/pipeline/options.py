@@ -62,10 +62,18 @@ class SplatsOptions:
     """Gaussian fit (V3D 3.3).
 
     gaussians   number of Gaussians placed on the carved hull
-    steps       optimisation steps, one view each
+    steps       optimisation steps at most
     size        pixels, the views are resized to this for fitting
-    ssim        weight of D-SSIM next to MSE (paper: MSE + ls D-SSIM + ll LPIPS)
-    perceptual  weight of the perceptual term, used when its weights are present
+    batch       views a step, each on its own core
+    coarse      share of the steps, the first ones, at half that size
+    loss        "mse" (V3D) or "l1" (3DGS, ReconX) for the colours
+    ssim        weight of D-SSIM next to it (V3D: MSE + ls D-SSIM + ll LPIPS)
+    perceptual  weight of the perceptual term; None ("auto"): on where its weights are present
+    densify     "none" (ReconX), "classic" (3DGS) or "mcmc" (3DGS-MCMC)
+    most        Gaussians that densification may end with; 0 for twice `gaussians`
+    hold_out    views kept from the fit; it ends when they gain no more
+    refine_cameras  learn small corrections of poses and exposures; the later stages use them
+    antialiased     Gaussians thinner than a pixel become fainter (Mip-Splatting): for views at other sizes
     """
 
     engine: str = AUTO
@@ -73,8 +81,16 @@ class SplatsOptions:
     steps: int = 500
     size: int = 512
     sh_degree: int = 0
-    ssim: float = 0.2
-    perceptual: float = 0.0
+    batch: int = 1
+    coarse: float = 0.5
+    loss: str = "mse"
+    ssim: float = 0.02
+    perceptual: float | None = None
+    densify: str = "none"
+    most: int = 0
+    hold_out: int = 0
+    refine_cameras: bool = False
+    antialiased: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,13 +200,16 @@ def override(options: dict[str, StageOptions], changes: dict[str, Any]) -> dict[
         fields = {f.name: f.type for f in dataclasses.fields(result[stage])}
         if name not in fields:
             raise InvalidInput(f"option '{path}' is unknown", f"{stage}." + "|".join(fields))
-        current = getattr(result[stage], name)
-        result[stage] = dataclasses.replace(result[stage], **{name: _convert(path, value, current)})
+        result[stage] = dataclasses.replace(result[stage], **{name: _convert(path, value, fields[name])})
     return result
 
 
-def _convert(path: str, value: Any, current: Any) -> Any:
-    kind = type(current)
+def _convert(path: str, value: Any, kind: Any) -> Any:
+    """kind: the field's annotation, a type or `type | None`; None is also written "auto"."""
+    if type(None) in get_args(kind):
+        if value is None or value == AUTO:
+            return None
+        kind = get_args(kind)[0]
     try:
         if kind is bool and isinstance(value, str):
             return {"true": True, "false": False, "1": True, "0": False}[value.lower()]

@@ -6,7 +6,7 @@ resumed run and an undisturbed one see the same numbers.
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -74,12 +74,15 @@ class Views:
                less for a generated one); view 0 is the front (input) view
     depth      (N, H, W) float32, metres along the camera axis, inf where nothing is; None where the
                engine knows none
+    pixel_confidence  (N, H, W) float32, 0..1, times `confidence`: how far each pixel can be trusted
+               (ReconX's maps); None where all pixels of a view are alike
     """
 
     rgba: np.ndarray
     cameras: Cameras
     confidence: np.ndarray = field(default=None)  # type: ignore[assignment]
     depth: np.ndarray | None = None
+    pixel_confidence: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_rgba(self.rgba, 4)
@@ -96,6 +99,10 @@ class Views:
             raise InvalidInput(f"view confidence has shape {self.confidence.shape}", f"({count},)")
         if self.depth is not None and self.depth.shape != (count, height, width):
             raise InvalidInput(f"view depth has shape {self.depth.shape}", f"({count}, {height}, {width})")
+        if self.pixel_confidence is not None and self.pixel_confidence.shape != (count, height, width):
+            raise InvalidInput(
+                f"pixel confidence has shape {self.pixel_confidence.shape}", f"({count}, {height}, {width})"
+            )
 
     def __len__(self) -> int:
         return len(self.rgba)
@@ -105,13 +112,17 @@ class Views:
         arrays |= {"rgba": quantize(self.rgba), "confidence": self.confidence}
         if self.depth is not None:
             arrays["depth"] = self.depth.astype(np.float32)
+        if self.pixel_confidence is not None:
+            arrays["pixel_confidence"] = quantize(self.pixel_confidence)
         return {"views.npz": _pack(arrays)}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Self:
         arrays = _unpack(files["views.npz"])
         rgba = arrays["rgba"].astype(np.float32) / 255
-        return cls(rgba, _cameras(arrays), arrays["confidence"], arrays.get("depth"))
+        pixels = arrays.get("pixel_confidence")
+        pixels = None if pixels is None else pixels.astype(np.float32) / 255
+        return cls(rgba, _cameras(arrays), arrays["confidence"], arrays.get("depth"), pixels)
 
 
 @dataclass(frozen=True)
@@ -135,6 +146,29 @@ class PointCloud:
 
 
 @dataclass(frozen=True)
+class ViewCorrections:
+    """What a fit learned about views that did not quite agree.
+
+    world_from_camera (N, 4, 4) float64 corrected poses
+    gains, offsets    (N, 3) float64: a view shows gain * the object's own colour + offset; view 0 shows it
+    """
+
+    world_from_camera: np.ndarray
+    gains: np.ndarray
+    offsets: np.ndarray
+
+    def applied(self, views: Views) -> Views:
+        """The views as they agree with one another: corrected cameras, colours of view 0's exposure."""
+        cameras = Cameras(
+            self.world_from_camera, views.cameras.intrinsics, views.cameras.width, views.cameras.height
+        )
+        rgba = views.rgba.copy()
+        gains, offsets = (a[:, None, None].astype(np.float32) for a in (self.gains, self.offsets))
+        rgba[..., :3] = np.clip((rgba[..., :3] - offsets) / gains, 0, 1)
+        return replace(views, rgba=rgba, cameras=cameras)
+
+
+@dataclass(frozen=True)
 class Splats:
     """3D Gaussians, activated, fitted in sRGB-encoded colour.
 
@@ -144,6 +178,8 @@ class Splats:
     opacities  (G,) float32 0..1 (sigmoid applied)
     harmonics  (G, K, 3) float32, spherical-harmonic coefficients in INRIA order, K = 1, 4, 9 or 16;
                colour = 0.5 + sum(Y_k * c_k), sRGB-encoded
+    antialiased  whether they were fitted, and are to be drawn, with Mip-Splatting's 2D filter
+    corrections  of the views they were fitted to; None where none were learned
     """
 
     positions: np.ndarray
@@ -151,6 +187,8 @@ class Splats:
     rotations: np.ndarray
     opacities: np.ndarray
     harmonics: np.ndarray
+    antialiased: bool = False
+    corrections: ViewCorrections | None = None
 
     def __post_init__(self) -> None:
         count = len(self.positions)
@@ -175,13 +213,29 @@ class Splats:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def agreed(self, views: Views) -> Views:
+        """The views with what the fit learned about them."""
+        return views if self.corrections is None else self.corrections.applied(views)
+
     def to_files(self) -> dict[str, bytes]:
         names = ("positions", "scales", "rotations", "opacities", "harmonics")
-        return {"splats.npz": _pack({name: getattr(self, name) for name in names})}
+        arrays = {name: getattr(self, name) for name in names}
+        arrays["antialiased"] = np.array(self.antialiased)
+        if self.corrections is not None:
+            arrays |= {f"corrections.{name}": value for name, value in vars(self.corrections).items()}
+        return {"splats.npz": _pack(arrays)}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Self:
-        return cls(**_unpack(files["splats.npz"]))
+        arrays = _unpack(files["splats.npz"])
+        learned = {
+            name.removeprefix("corrections."): arrays.pop(name)
+            for name in list(arrays)
+            if name.startswith("corrections.")
+        }
+        antialiased = bool(arrays.pop("antialiased", False))
+        corrections = ViewCorrections(**learned) if learned else None
+        return cls(**arrays, antialiased=antialiased, corrections=corrections)
 
 
 @dataclass(frozen=True)

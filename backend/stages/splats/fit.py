@@ -1,4 +1,4 @@
-"""Gaussians fitted to the views: V3D's equation 1, MSE + ls D-SSIM, by Adam on one view a step.
+"""Gaussians fitted to the views: V3D's equation 1, MSE + ls D-SSIM, by Adam.
 
 The start on the carved hull replaces densification and opacity resets (V3D 3.3); V3D's own code takes
 4000 steps with them, at 100,000 Gaussians, SH degree 0, learning rates 1.6e-4 -> 1.6e-6 (position, times
@@ -7,75 +7,49 @@ from a good start want larger ones: `Rates`, measured on sixteen-view orbits of 
 The alpha term is ours: it keeps white Gaussians from lying unseen on the white background.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from backend.geometry.parallel import map_parallel
 from backend.geometry.photometric import photometric_loss
-from backend.geometry.splat_raster import Gaussians, render_gaussians
+from backend.geometry.splat_raster import CameraGradient, Gaussians, Rendering, render_gaussians
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.stages.splats.adam import Adam
+from backend.stages.splats.camera_refine import Corrections
+from backend.stages.splats.densify import densifier
 from backend.stages.splats.init import Start
+from backend.stages.splats.parameters import Rates, Raw, chain
+from backend.stages.splats.schedule import Schedule, Step
 from backend.stages.splats.targets import WHITE, Target
 
 ALPHA_WEIGHT = 0.2
-HIGHER_DEGREES = 0.05
-"""Learning rate of harmonics of degree 1 and above next to degree 0, as 3DGS."""
-SMALLEST_OPACITY = 0.005
-"""Gaussians fainter than this are dropped at the end, as in 3DGS."""
+LOSSES = ("mse", "l1")
+_MCMC_WEIGHT = {"mse": 1e-5, "l1": 1e-2}
+"""Of mean opacity and mean scale; 3DGS-MCMC has 0.01 next to L1, whose gradient is a thousand times that
+of a small squared error."""
 
 
-PerceptualTerm = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
-"""LPIPS of V3D's equation 1, for engines that have its weights: image and target (3, H, W) over white ->
-loss and dL/dimage (3, H, W)."""
+class PerceptualTerm(Protocol):
+    """LPIPS of V3D's equation 1, for engines that have its weights."""
+
+    def wanted(self, step: int, share: float) -> bool:
+        """Whether this step has the term; share: of the fit's way that is done, 0 to 1."""
+
+    def __call__(self, image: np.ndarray, target: np.ndarray, step: int) -> tuple[float, np.ndarray]:
+        """image and target (3, H, W) over white -> loss and dL/dimage (3, H, W)."""
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Learning rates at the first step, and the share left at the last one (exponential decay).
+class _Seen:
+    """What one view says: squared error (mean over the whole view), gradients."""
 
-    position is in units of the object's extent; harmonics of degree 1 and above take a twentieth.
-    Measured on three scans, 16 true views, 500 steps: position 4e-4 -> 1e-3 gains 0.7 dB on held-out
-    views and 2e-3 loses 0.8 dB on the fitted ones; scale 0.01 -> 0.02 gains 0.1 and 0.3 dB.
-    """
-
-    position: float = 1.2e-3
-    harmonics: float = 0.02
-    opacity: float = 0.05
-    scale: float = 0.02
-    rotation: float = 0.005
-    last: float = 0.07
-
-
-@dataclass
-class Raw:
-    """The numbers that are optimised: positions, log scales, quaternions, opacity logits, harmonics."""
-
-    positions: np.ndarray
-    log_scales: np.ndarray
-    rotations: np.ndarray
-    logits: np.ndarray
-    harmonics: np.ndarray
-
-    @classmethod
-    def of(cls, gaussians: Gaussians) -> "Raw":
-        """Inverse of `activate`; copies."""
-        opacities = np.clip(gaussians.opacities, 1e-6, 1 - 1e-6)
-        return cls(
-            gaussians.positions.copy(),
-            np.log(gaussians.scales),
-            gaussians.rotations.copy(),
-            np.log(opacities / (1 - opacities)),
-            gaussians.harmonics.copy(),
-        )
-
-    def activate(self) -> Gaussians:
-        """Gaussians to draw; positions, rotations and harmonics are not copied."""
-        with np.errstate(over="ignore"):  # exp(88) is infinite in float32: opacity 0, or a scale not drawn
-            opacities, scales = 1 / (1 + np.exp(-self.logits)), np.exp(self.log_scales)
-        return Gaussians(self.positions, scales, self.rotations, opacities, self.harmonics)
+    error: float
+    gradient: Gaussians
+    camera: CameraGradient | None = None
+    exposure: np.ndarray | None = None
 
 
 def fit(
@@ -83,90 +57,114 @@ def fit(
     targets: list[Target],
     options: SplatsOptions,
     context: StageContext,
-    rates: Rates = Rates(),
+    rates: Rates = Rates(),  # noqa: B008 - frozen
     perceptual: PerceptualTerm | None = None,
+    *,
+    half: list[Target] | None = None,
+    corrections: Corrections | None = None,
 ) -> Gaussians:
-    """Optimise the starting Gaussians for options.steps steps; the order of views is the seed's."""
+    """Optimise the starting Gaussians for at most options.steps steps; the order of views is the seed's.
+
+    half         the targets at half size, for the first options.coarse of the steps
+    corrections  of the cameras; learned when given (changed in place), numbered as `Target.view`
+    """
     if options.perceptual and perceptual is None:
         context.warn("Gaussians were fitted without the perceptual term: this engine has no weights for it.")
+    judged = held_out_targets(len(targets), options.hold_out)
+    learned = [i for i in range(len(targets)) if i not in judged]
     raw = Raw.of(start.gaussians)
-    optimisers = {name: Adam(array) for name, array in vars(raw).items()}
-    schedule = Schedule(len(targets), options.steps, rates.last, context)
-    for step, index, decay in schedule:
-        target = targets[index]
+    adam = Adam(vars(raw))
+    strategy = densifier(
+        options.densify, steps=options.steps, most=options.most or 2 * options.gaussians,
+        positions=raw.positions, extent=start.extent, weight=_MCMC_WEIGHT[options.loss],
+        random=context.generator().spawn(1)[0],
+    )  # fmt: skip
+    view_of = _View(options, perceptual, corrections)
+    schedule = Schedule(
+        len(learned), options.steps, rates.last, context,
+        batch=options.batch, coarse=options.coarse if half else 0.0,
+    )  # fmt: skip
+    for step in schedule:
         drawn = raw.activate()
-        rendering = render_gaussians(
-            drawn, target.world_from_camera, target.intrinsics, target.width, target.height, WHITE
-        )
-        squares, _, upstream = photometric_loss(rendering.image, target.planes, options.ssim, ALPHA_WEIGHT)
-        if perceptual is not None and options.perceptual:
-            _, slope = perceptual(rendering.image[:3], target.planes[:3])
-            upstream[:3] += np.float32(options.perceptual) * slope
-        gradients = rendering.backward(upstream)
-        _update(raw, drawn, gradients, optimisers, rates, decay, start.extent)
-        schedule.report(step, squares / (3 * target.pixels), len(start.gaussians))
+        sized = half if half and step.half else targets
+        shown = [sized[learned[i]] for i in step.views]
+        # One view uses all cores by itself; several take one each.
+        if len(shown) > 1:
+            seen = map_parallel(lambda target, drawn=drawn, step=step: view_of(drawn, target, step), shown)
+        else:
+            seen = [view_of(drawn, shown[0], step)]
+        for target, one in zip(shown, seen, strict=True):
+            strategy.observe(one.gradient, target)
+            if corrections is not None:
+                corrections.step(target.view, one.camera, one.exposure, step.decay)
+        total = seen[0].gradient
+        for one in seen[1:]:
+            for name, array in vars(one.gradient).items():
+                getattr(total, name)[...] += array
+        gradient = chain(total, drawn)
+        touched = (total.opacities != 0) | (total.harmonics[:, 0] != 0).any(axis=1)
+        touched |= strategy.everywhere
+        strategy.regularise(gradient, drawn)
+        adam.step(vars(gradient), rates.columns(step.decay, start.extent, raw.harmonics.shape[1]), touched)
+        raw, adam = strategy.after_step(step.number, raw, adam, step.decay)
+        if step.judge and judged:
+            schedule.judge(_mean_psnr(raw.activate(), [targets[i] for i in judged], view_of))
+        schedule.report(step, float(np.mean([one.error for one in seen])), len(raw))
+    if judged:
+        quality = _mean_psnr(raw.activate(), [targets[i] for i in judged], view_of)
+        context.note(held_out_psnr=round(quality, 2))
     return raw.activate()
 
 
-class Schedule:
-    """Which view when, at which share of the learning rates; and the words of the progress.
+def held_out_targets(views: int, count: int) -> list[int]:
+    """`count` of the views, evenly around the orbit; never view 0, the input, and always some are left."""
+    count = min(count, views - 2)
+    return [round((i + 0.5) * views / count) for i in range(count)] if count > 0 else []
 
-    Every view comes once before any comes again, in random order. Iterating gives (step from 0, view,
-    decay); used by every engine, so that they do the same work.
-    """
 
-    def __init__(self, views: int, steps: int, last: float, context: StageContext) -> None:
-        self._views, self._steps, self._last, self._context = views, steps, last, context
-        self._quality: list[float] = []
+class _View:
+    """Draws one view of the Gaussians, compares, and goes back."""
 
-    def __iter__(self) -> Iterator[tuple[int, int, float]]:
-        random = self._context.generator()
-        queue: list[int] = []
-        for step in range(self._steps):
-            if not queue:
-                queue = random.permutation(self._views).tolist()
-            yield step, queue.pop(), self._last ** (step / max(self._steps - 1, 1))
+    def __init__(
+        self, options: SplatsOptions, perceptual: PerceptualTerm | None, corrections: Corrections | None
+    ) -> None:
+        self._options, self._perceptual, self._corrections = options, perceptual, corrections
 
-    def report(self, step: int, error: float, gaussians: int) -> None:
-        """Progress after a step; error: mean squared error over the whole view. Raises Cancelled."""
-        self._quality.append(-10 * np.log10(max(error, 1e-10)))
-        recent = float(np.mean(self._quality[-self._views :]))
-        self._context.step(
-            step + 1,
-            self._steps,
-            f"Fitting {gaussians:,} Gaussians, step {step + 1} of {self._steps}, {recent:.1f} dB",
+    def __call__(self, drawn: Gaussians, target: Target, step: Step) -> _Seen:
+        options, corrections = self._options, self._corrections
+        rendering = self._draw(drawn, target)
+        image = rendering.image if corrections is None else corrections.expose(target.view, rendering.image)
+        squares, _, upstream = photometric_loss(
+            image, target.planes, options.ssim, ALPHA_WEIGHT, target.weights, absolute=options.loss == "l1"
         )
+        if self._perceptual is not None and self._perceptual.wanted(step.number, step.number / options.steps):
+            _, slope = self._perceptual(image[:3], target.planes[:3], step.number)
+            weight = 1.0 if target.weights is None else float(target.weights.mean())
+            upstream[:3] += np.float32(weight * options.perceptual) * slope
+        error = squares / (3 * target.pixels)
+        if corrections is None:
+            return _Seen(error, rendering.backward(upstream))
+        upstream, exposure = corrections.expose_back(target.view, rendering.image, upstream)
+        gradient, camera = rendering.backward_with_camera(upstream)
+        return _Seen(error, gradient, camera, exposure)
+
+    def error(self, drawn: Gaussians, target: Target) -> float:
+        """Mean squared error over the whole view."""
+        image = self._draw(drawn, target).image
+        if self._corrections is not None:
+            image = self._corrections.expose(target.view, image)
+        return float(np.sum((image[:3] - target.planes[:3]) ** 2)) / (3 * target.pixels)
+
+    def _draw(self, drawn: Gaussians, target: Target) -> Rendering:
+        pose = target.world_from_camera
+        if self._corrections is not None:
+            pose = self._corrections.pose(target.view)
+        return render_gaussians(
+            drawn, pose, target.intrinsics, target.width, target.height, WHITE,
+            antialiased=self._options.antialiased,
+        )  # fmt: skip
 
 
-def _update(
-    raw: Raw,
-    drawn: Gaussians,
-    gradients: Gaussians,
-    optimisers: dict[str, Adam],
-    rates: Rates,
-    decay: float,
-    extent: float,
-) -> None:
-    """One Adam step on every array; gradients of the activated values become those of the raw ones."""
-    optimisers["positions"].step(gradients.positions, rates.position * decay * extent)
-    optimisers["log_scales"].step(gradients.scales * drawn.scales, rates.scale * decay)
-    optimisers["rotations"].step(gradients.rotations, rates.rotation * decay)
-    slope = drawn.opacities * (1 - drawn.opacities)
-    optimisers["logits"].step(gradients.opacities * slope, rates.opacity * decay)
-    # One Adam for all degrees. Adam cancels any scale of a gradient, so the higher degrees are slowed down
-    # after the step.
-    before = raw.harmonics[:, 1:].copy()
-    optimisers["harmonics"].step(gradients.harmonics, rates.harmonics * decay)
-    if before.size:
-        raw.harmonics[:, 1:] = before + np.float32(HIGHER_DEGREES) * (raw.harmonics[:, 1:] - before)
-
-
-def prune(gaussians: Gaussians) -> Gaussians:
-    """Without the Gaussians that are invisible or not finite; rotations of unit length."""
-    arrays = vars(gaussians).values()
-    finite = np.all([np.isfinite(a.reshape(len(gaussians), -1)).all(axis=1) for a in arrays], axis=0)
-    norm = np.linalg.norm(gaussians.rotations, axis=1)
-    keep = finite & (gaussians.opacities >= SMALLEST_OPACITY) & (norm > 1e-6)
-    kept = [array[keep] for array in arrays]
-    kept[2] = kept[2] / norm[keep, None]
-    return Gaussians(*kept)
+def _mean_psnr(drawn: Gaussians, targets: list[Target], view_of: _View) -> float:
+    errors = [max(view_of.error(drawn, target), 1e-10) for target in targets]
+    return float(np.mean(-10 * np.log10(errors)))

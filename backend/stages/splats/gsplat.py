@@ -10,9 +10,11 @@ from backend.geometry.splat_raster import Gaussians
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, Views
-from backend.stages.splats.fit import ALPHA_WEIGHT, HIGHER_DEGREES, Rates, Raw, Schedule, prune
+from backend.stages.splats.fit import ALPHA_WEIGHT
 from backend.stages.splats.init import Start, start_on_hull
-from backend.stages.splats.targets import WHITE, Target, make_targets
+from backend.stages.splats.parameters import HIGHER_DEGREES, Rates, Raw, prune
+from backend.stages.splats.schedule import Schedule
+from backend.stages.splats.targets import WHITE, Target, half_targets, make_targets
 from shared_protocol.errors import OutOfMemory
 
 if TYPE_CHECKING:
@@ -44,21 +46,29 @@ def draw_view(
 
 
 def loss(
-    image: "torch.Tensor", target: "torch.Tensor", ssim_weight: float
+    image: "torch.Tensor",
+    target: "torch.Tensor",
+    ssim_weight: float,
+    weights: "torch.Tensor | None" = None,
+    absolute: bool = False,
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """What `photometric_loss` computes: the loss, and the sum of squared colour errors (detached).
 
-    image, target (4, H, W).
+    image, target (4, H, W); weights (H, W).
     """
+    import torch
+
+    weights = torch.ones_like(image[3]) if weights is None else weights
     squares = (image[:3] - target[:3]) ** 2
-    total = squares.mean() + ALPHA_WEIGHT * ((image[3] - target[3]) ** 2).mean()
+    errors = (image[:3] - target[:3]).abs() if absolute else squares
+    total = (weights * errors).mean() + ALPHA_WEIGHT * (weights * (image[3] - target[3]) ** 2).mean()
     if ssim_weight:
-        total = total + ssim_weight * (1 - _ssim(image[:3], target[:3]))
+        total = total + ssim_weight * (weights * (1 - _ssim(image[:3], target[:3]))).mean()
     return total, squares.detach().sum()
 
 
 def _ssim(x: "torch.Tensor", y: "torch.Tensor") -> "torch.Tensor":
-    """Mean SSIM of (3, H, W) pictures; 11x11 Gaussian window, sigma 1.5, zeros beyond the border."""
+    """SSIM (3, H, W) of (3, H, W) pictures; 11x11 Gaussian window, sigma 1.5, zeros beyond the border."""
     import torch
 
     offsets = torch.arange(11, dtype=x.dtype, device=x.device) - 5
@@ -72,7 +82,7 @@ def _ssim(x: "torch.Tensor", y: "torch.Tensor") -> "torch.Tensor":
     covariance = xy - mean_x * mean_y
     variances = xx + yy - mean_x**2 - mean_y**2
     top = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return (top / ((mean_x**2 + mean_y**2 + c1) * (variances + c2))).mean()
+    return top / ((mean_x**2 + mean_y**2 + c1) * (variances + c2))
 
 
 def fit_torch(
@@ -83,12 +93,22 @@ def fit_torch(
     view_of: Rasterizer,
     device: str,
     rates: Rates = Rates(),  # noqa: B008 - frozen
+    *,
+    half: list[Target] | None = None,
 ) -> Gaussians:
-    """The loop of `fit.fit` on a torch device; `view_of` is `draw_view` or one like it."""
+    """The loop of `fit.fit` on a torch device; `view_of` is `draw_view` or one like it.
+
+    Densification, views held out, corrections of cameras and the perceptual term are the CPU engine's.
+    """
     import torch
 
     if options.perceptual:
         context.warn("Gaussians were fitted without the perceptual term: this engine has no weights for it.")
+    if options.densify != "none" or options.hold_out or options.refine_cameras or options.antialiased:
+        context.warn(
+            "The engine 'gsplat' fits without densification, views held out, corrections of cameras and "
+            "anti-aliasing; the engine 'cpu' has them."
+        )
 
     def leaf(array: np.ndarray) -> torch.Tensor:
         return torch.tensor(array, dtype=torch.float32, device=device, requires_grad=True)
@@ -112,27 +132,36 @@ def fit_torch(
     )
     white = torch.as_tensor(WHITE, device=device)
     on_device = [
-        tuple(
-            torch.as_tensor(np.asarray(a, dtype=np.float32), device=device)
-            for a in (t.planes, t.world_from_camera, t.intrinsics)
-        )
-        for t in targets
+        [
+            tuple(
+                None if a is None else torch.as_tensor(np.asarray(a, dtype=np.float32), device=device)
+                for a in (t.planes, t.world_from_camera, t.intrinsics, t.weights)
+            )
+            for t in size
+        ]
+        for size in (targets, half or [])
     ]
-    schedule = Schedule(len(targets), options.steps, rates.last, context)
-    for step, index, decay in schedule:
-        target = targets[index]
-        planes, pose, intrinsics = on_device[index]
-        image = view_of(
-            positions, torch.exp(log_scales), rotations, torch.sigmoid(logits), torch.cat([base, higher], 1),
-            pose, intrinsics, target.width, target.height, white,
-        )  # fmt: skip
-        total, squares = loss(image, planes, options.ssim)
+    schedule = Schedule(
+        len(targets), options.steps, rates.last, context,
+        batch=options.batch, coarse=options.coarse if half else 0.0,
+    )  # fmt: skip
+    for step in schedule:
         optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        errors = []
+        for index in step.views:
+            target = (half if step.half else targets)[index]
+            planes, pose, intrinsics, weights = on_device[step.half][index]
+            image = view_of(
+                positions, torch.exp(log_scales), rotations, torch.sigmoid(logits),
+                torch.cat([base, higher], 1), pose, intrinsics, target.width, target.height, white,
+            )  # fmt: skip
+            total, squares = loss(image, planes, options.ssim, weights, options.loss == "l1")
+            total.backward()
+            errors.append(float(squares) / (3 * target.pixels))
         for group, rate in zip(optimiser.param_groups, learned.values(), strict=True):
-            group["lr"] = rate * decay
+            group["lr"] = rate * step.decay
         optimiser.step()
-        schedule.report(step, float(squares) / (3 * target.pixels), len(start.gaussians))
+        schedule.report(step, float(np.mean(errors)), len(start.gaussians))
 
     def back(tensor: torch.Tensor) -> np.ndarray:
         return tensor.detach().cpu().numpy()
@@ -154,8 +183,9 @@ class GsplatSplats:
         context.step(0, options.steps, "Carving the hull for the Gaussians")
         start = start_on_hull(views, options, context)
         targets = make_targets(views, options.size, context.check)
+        half = half_targets(views, options, context.check)
         try:
-            fitted = fit_torch(start, targets, options, context, draw_view, "cuda")
+            fitted = fit_torch(start, targets, options, context, draw_view, "cuda", half=half)
         except torch.cuda.OutOfMemoryError as error:
             raise OutOfMemory(
                 f"the GPU ran out of memory while fitting {options.gaussians} Gaussians",

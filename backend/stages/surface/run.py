@@ -10,14 +10,15 @@ from shared_protocol.errors import StageFailed
 def run(*, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext) -> Mesh:
     """Engine verb: `reconstruct(views, splats, options, context) -> Mesh`.
 
-    The mesh is checked here for every engine: closed, manifold, outward normals.
+    The mesh is checked here for every engine: closed, manifold, outward normals. Engines get the views with
+    the corrections that the splats stage learned, if any.
     """
     if options.grid < 16 or options.faces < 100:
         raise StageFailed(
             f"surface options grid={options.grid}, faces={options.faces} are too coarse for any shape",
             "grid of at least 16 and at least 100 faces",
         )
-    mesh = context.engine.reconstruct(views, splats, options, context)
+    mesh = context.engine.reconstruct(splats.agreed(views), splats, options, context)
     if not is_watertight_manifold(mesh.faces) or volume(mesh.vertices, mesh.faces) <= 0:
         raise StageFailed(
             f"the {context.engine_name} engine made a mesh that is not a closed solid",

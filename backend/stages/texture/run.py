@@ -10,6 +10,7 @@ def run(
 ) -> TexturedMesh:
     """Bake an atlas of `options.size` pixels from the views; the geometry is left as it is.
 
+    Engines get the views with the corrections that the splats stage learned, if any.
     Raises StageFailed where the mesh cannot be laid out, Cancelled within a fraction of a second.
     """
-    return context.engine.bake(mesh, views, splats, options, context)
+    return context.engine.bake(mesh, splats.agreed(views), splats, options, context)

@@ -1,0 +1,99 @@
+"""The numbers that a fit optimises, their activations, the chain rule, and what is dropped at the end."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend.geometry.splat_raster import Gaussians
+
+HIGHER_DEGREES = 0.05
+"""Learning rate of harmonics of degree 1 and above next to degree 0, as 3DGS."""
+SMALLEST_OPACITY = 0.005
+"""Gaussians fainter than this are dropped, as in 3DGS."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates at the first step, and the share left at the last one (exponential decay).
+
+    position is in units of the object's extent; harmonics of degree 1 and above take a twentieth.
+    Measured on three scans, 16 true views, 500 steps: position 4e-4 -> 1e-3 gains 0.7 dB on held-out
+    views and 2e-3 loses 0.8 dB on the fitted ones; scale 0.01 -> 0.02 gains 0.1 and 0.3 dB.
+    """
+
+    position: float = 1.2e-3
+    harmonics: float = 0.02
+    opacity: float = 0.05
+    scale: float = 0.02
+    rotation: float = 0.005
+    last: float = 0.07
+
+    def columns(self, decay: float, extent: float, coefficients: int) -> dict[str, np.ndarray]:
+        """Rate of every column of the arrays of `Raw`, float32; coefficients K of the harmonics."""
+        degrees = np.repeat([1.0] + [HIGHER_DEGREES] * (coefficients - 1), 3)
+        rates = {
+            "positions": np.full(3, self.position * extent),
+            "log_scales": np.full(3, self.scale),
+            "rotations": np.full(4, self.rotation),
+            "logits": np.full(1, self.opacity),
+            "harmonics": self.harmonics * degrees,
+        }
+        return {name: (decay * rate).astype(np.float32) for name, rate in rates.items()}
+
+
+@dataclass
+class Raw:
+    """Positions, log scales, quaternions, opacity logits, harmonics; also the shape of their gradients."""
+
+    positions: np.ndarray
+    log_scales: np.ndarray
+    rotations: np.ndarray
+    logits: np.ndarray
+    harmonics: np.ndarray
+
+    @classmethod
+    def of(cls, gaussians: Gaussians) -> "Raw":
+        """Inverse of `activate`; copies."""
+        opacities = np.clip(gaussians.opacities, 1e-6, 1 - 1e-6)
+        return cls(
+            gaussians.positions.copy(),
+            np.log(gaussians.scales),
+            gaussians.rotations.copy(),
+            np.log(opacities / (1 - opacities)),
+            gaussians.harmonics.copy(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def activate(self) -> Gaussians:
+        """Gaussians to draw; positions, rotations and harmonics are not copied."""
+        with np.errstate(over="ignore"):  # exp(88) is infinite in float32: opacity 0, or a scale not drawn
+            opacities, scales = 1 / (1 + np.exp(-self.logits)), np.exp(self.log_scales)
+        return Gaussians(self.positions, scales, self.rotations, opacities, self.harmonics)
+
+    def take(self, rows: np.ndarray) -> "Raw":
+        """Copies of these rows."""
+        return Raw(*(array[rows] for array in vars(self).values()))
+
+
+def chain(gradient: Gaussians, drawn: Gaussians) -> Raw:
+    """dL/d activated values -> dL/d raw ones; drawn: the activated values."""
+    return Raw(
+        gradient.positions,
+        gradient.scales * drawn.scales,
+        gradient.rotations,
+        gradient.opacities * drawn.opacities * (1 - drawn.opacities),
+        gradient.harmonics,
+    )
+
+
+def prune(gaussians: Gaussians) -> Gaussians:
+    """Without the Gaussians that are invisible or not finite; rotations of unit length."""
+    arrays = vars(gaussians).values()
+    finite = np.all([np.isfinite(a.reshape(len(gaussians), -1)).all(axis=1) for a in arrays], axis=0)
+    norm = np.linalg.norm(gaussians.rotations, axis=1)
+    keep = finite & (gaussians.opacities >= SMALLEST_OPACITY) & (norm > 1e-6)
+    kept = [array[keep] for array in arrays]
+    kept[2] = kept[2] / norm[keep, None]
+    return Gaussians(*kept)
