@@ -202,7 +202,9 @@ def _engines(args: argparse.Namespace) -> None:
         echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        state = "ready" if row["ready"] else f"unavailable: {row['reason']}. {row['remedy']}"
+        state = "ready" if row["ready"] else "unavailable"
+        if row["reason"]:
+            state += f"{', ' if row['ready'] else ': '}{row['reason']}. {row['remedy']}"
         mark = " (embedded)" if row["embedded"] else ""
         echo(f"{row['stage']:<9} {row['engine']:<9} {row['summary']}{mark}: {state}")
 

@@ -29,6 +29,7 @@ class EngineEntry:
               a `version` text that is part of the key of its stored results
     packages  import names that must be installed, with `extra` the pip extra that brings them
     weights   names in backend/weights/catalog.toml
+    better    names of weights that the engine uses where they are, and does without where they are not
     """
 
     stage: str
@@ -38,12 +39,13 @@ class EngineEntry:
     packages: tuple[str, ...] = ()
     extra: str = ""
     weights: tuple[str, ...] = ()
+    better: tuple[str, ...] = ()
     cuda: bool = False
 
 
 @dataclass(frozen=True)
 class Availability:
-    """Ready, or why not and what to do."""
+    """Ready, or why not and what to do; of a ready engine, what it lacks to be at its best."""
 
     ready: bool
     reason: str = ""
@@ -62,7 +64,7 @@ ENGINES: tuple[EngineEntry, ...] = (
     EngineEntry("refine", "upsample", "backend.stages.refine.upsample:UpsampleRefine",
                 "guided upsampling that keeps views consistent"),
     EngineEntry("splats", "cpu", "backend.stages.splats.cpu:CpuSplats",
-                "Gaussian splatting on the CPU (Numba)"),
+                "Gaussian splatting on the CPU (Numba)", better=("stlpips",)),
     EngineEntry("splats", "gsplat", "backend.stages.splats.gsplat:GsplatSplats",
                 "Gaussian splatting on CUDA", packages=("torch", "gsplat"), extra="models", cuda=True),
     EngineEntry("surface", "hull", "backend.stages.surface.hull:HullSurface",
@@ -124,13 +126,17 @@ def availability(entry: EngineEntry) -> Availability:
         return Availability(
             False, "no CUDA device", "Use a machine with an NVIDIA GPU and driver, or the CPU engine."
         )
-    absent = [name for name in entry.weights if not weights_present(name)]
-    if absent:
-        return Availability(
-            False,
-            f"weights not present: {', '.join(absent)}",
-            f"Run: python -m backend models pull {' '.join(absent)}",
-        )
+    for ready, words, names in (
+        (False, "weights not present", entry.weights),
+        (True, "better with weights that are not present", entry.better),
+    ):
+        absent = [name for name in names if not weights_present(name)]
+        if absent:
+            return Availability(
+                ready,
+                f"{words}: {', '.join(absent)}",
+                f"Run: python -m backend models pull {' '.join(absent)}",
+            )
     return Availability(True)
 
 

@@ -109,6 +109,9 @@ def run_recipe(
             choose = getattr(module, "choose", None)
             name = choose(**arguments) if choose else default_engine(stage.name).name
         engine = load_engine(find_engine(stage.name, name))
+        # What options leave to the machine (are the weights here?) is settled before the key is made.
+        settle = getattr(module, "settle", None)
+        stage_options, sentences = settle(stage_options, engine) if settle else (stage_options, [])
         used = {n: keys[n] for n in stage.inputs}
         key = stage_key(stage, name, getattr(engine, "version", "1"), stage_options, used, seed)
         artifact = store.find(key)
@@ -135,7 +138,9 @@ def run_recipe(
         result.artifacts[stage.output] = artifact
         keys[stage.output] = key
         result.reports.append(
-            StageReport(stage.name, name, artifact.seconds, reused, artifact.facts, artifact.warnings)
+            StageReport(
+                stage.name, name, artifact.seconds, reused, artifact.facts, [*sentences, *artifact.warnings]
+            )
         )
     return result
 
