@@ -123,7 +123,8 @@ def test_views_larger_than_the_fit_are_judged_at_their_own_size():
     assert 27 < context.facts["fit_psnr"] < 34
 
 
-def test_a_weight_for_the_missing_perceptual_term_is_a_warning_not_a_fake():
+def test_a_weight_for_the_missing_perceptual_term_is_a_warning_not_a_fake(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORRERY_WEIGHTS", str(tmp_path))
     context = _context()
     run.run(views=_ball(), options=replace(OPTIONS, steps=1, perceptual=2.0), context=context)
     assert "perceptual" in context.warnings[0]
