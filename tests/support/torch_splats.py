@@ -30,11 +30,12 @@ def render(
     depth: bool = False,
     antialiased: bool = False,
     tangent: torch.Tensor | None = None,
+    order: np.ndarray | None = None,
 ) -> torch.Tensor:
     """(4, H, W): R, G, B over the background, alpha; with depth (5, H, W), the accumulated depth.
 
     Differentiable in the first seven arguments and in tangent (6,), a motion of the camera as
-    `cameras.moved` makes it.
+    `cameras.moved` makes it. order: indices near to far, where float32 depths are to decide ties.
     """
     kind = positions.dtype
     view = torch.linalg.inv(torch.as_tensor(world_from_camera, dtype=kind))
@@ -45,16 +46,16 @@ def render(
         torch.as_tensor(intrinsics, dtype=kind), width, height, antialiased,
     )  # fmt: skip
     background = torch.as_tensor(np.asarray(background), dtype=kind)
-    return composite_all(projected, width, height, background, depth, tile)
+    return composite_all(projected, width, height, background, depth, tile, order)
 
 
-def composite_all(projected, width, height, background, depth, tile=None) -> torch.Tensor:
+def composite_all(projected, width, height, background, depth, tile=None, order=None) -> torch.Tensor:
     """What `project` gave -> (4 or 5, H, W) as `render`. tile: pixels a side, to save memory."""
     means, depths, conics, colors, opacities, radii = projected
     if depth:
         colors = torch.cat([colors, depths[:, None]], dim=1)
         background = torch.cat([background, torch.zeros(1, dtype=background.dtype)])
-    order = near_to_far(depths)
+    order = near_to_far(depths) if order is None else torch.as_tensor(order, dtype=torch.int64)
     if tile is None:
         image = _composite(order, means, conics, colors, opacities, (0, 0, width, height), background)
     else:
@@ -124,6 +125,14 @@ def _boxes(means, radii, width, height, tile):
 
 def alphas(order, means, conics, opacities, box) -> torch.Tensor:
     """(G, P): alpha of Gaussians `order` (near to far) in the pixels of a box, 0 where not blended."""
+    alpha = _raw_alphas(order, means, conics, opacities, box)
+    alpha = torch.where(alpha >= 1 / 255, alpha, torch.zeros_like(alpha))
+    # A pixel ends before the Gaussian that brings its transmittance to 1e-4 or less.
+    ended = torch.cumprod(1 - alpha.detach(), dim=0) <= 1e-4
+    return torch.where(ended, torch.zeros_like(alpha), alpha)
+
+
+def _raw_alphas(order, means, conics, opacities, box) -> torch.Tensor:
     left, top, right, bottom = box
     kind = means.dtype
     y, x = torch.meshgrid(
@@ -134,10 +143,37 @@ def alphas(order, means, conics, opacities, box) -> torch.Tensor:
     a, b, c = (conics[order, i : i + 1] for i in range(3))
     s = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
     alpha = torch.clamp_max(opacities[order, None] * torch.exp(-s), 0.999)
-    alpha = torch.where((alpha >= 1 / 255) & (s >= 0), alpha, torch.zeros_like(alpha))
-    # A pixel ends before the Gaussian that brings its transmittance to 1e-4 or less.
-    ended = torch.cumprod(1 - alpha.detach(), dim=0) <= 1e-4
-    return torch.where(ended, torch.zeros_like(alpha), alpha)
+    return torch.where(s >= 0, alpha, torch.zeros_like(alpha))
+
+
+def near_a_threshold(
+    positions, scales, rotations, opacities, harmonics, world_from_camera, intrinsics, width, height, tile,
+    within,
+):  # fmt: skip
+    """(H, W) bool numpy: pixels where a pair may be blended or not if each alpha is off by a share.
+
+    Near 1/255, near the clamp at 0.999, or with a transmittance near 1e-4: that one is off by the sum of
+    alpha / (1 - alpha) times the share.
+    """
+    kind = positions.dtype
+    view = torch.linalg.inv(torch.as_tensor(world_from_camera, dtype=kind))
+    means, depths, conics, _, drawn, radii = project(
+        positions, scales, rotations, opacities, harmonics, view,
+        torch.as_tensor(intrinsics, dtype=kind), width, height, False,
+    )  # fmt: skip
+    order = near_to_far(depths)
+    unsure = torch.zeros((height, width), dtype=torch.bool)
+    for row in _boxes(means[order], radii[order], width, height, tile):
+        for (left, top, right, bottom), hit in row:
+            alpha = _raw_alphas(order[hit], means, conics, drawn, (left, top, right, bottom))
+            close = ((alpha * 255 - 1).abs() < within) | ((alpha / 0.999 - 1).abs() < within) & (
+                alpha < 0.999
+            )
+            alpha = torch.where(alpha < 1 / 255, 0.0, alpha)
+            passed, doubt = torch.cumprod(1 - alpha, dim=0), torch.cumsum(alpha / (1 - alpha), dim=0)
+            close |= (passed * 1e4).log().abs() < within * doubt
+            unsure[top:bottom, left:right] = close.any(dim=0).reshape(bottom - top, right - left)
+    return unsure.numpy()
 
 
 def _composite(order, means, conics, colors, opacities, box, background) -> torch.Tensor:
