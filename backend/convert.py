@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from shared_protocol.errors import AccessDenied
 from shared_protocol.splats.arrays import cut_degree
 from shared_protocol.splats.files import decode_stored, format_of, read_file, recognise, write_stored
 
@@ -19,6 +20,10 @@ def convert(
     """
     start = time.perf_counter()
     format_of(target)  # before a large file is read
+    if not target.absolute().parent.is_dir():
+        raise AccessDenied(
+            f"{target.parent} is no folder", "an existing folder", "Create it, or choose another."
+        )
     data = read_file(source)
     stored = decode_stored(data, keep_axes=keep_axes, drop_broken=drop_broken)
     before = stored.degree

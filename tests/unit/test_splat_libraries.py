@@ -25,10 +25,10 @@ def _ordered(stored, kind):
     return StoredSplats(*(values[order(stored.positions)] for values in stored)) if order else stored
 
 
-def _assert_close(expected, found, *, position, log_scale, color, angle, harmonic):
+def _assert_close(expected, found, *, position, log_scale, color, angle, harmonic, opacity=0.5 / 255):
     assert np.abs(expected.positions - found.positions).max() <= position
     assert np.abs(expected.log_scales - found.log_scales).max() <= log_scale
-    assert np.abs(activate(expected).opacities - activate(found).opacities).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(activate(expected).opacities - activate(found).opacities).max() <= opacity + 1e-6
     assert np.abs(expected.harmonics[:, 0] - found.harmonics[:, 0]).max() <= color
     assert angle_between(expected.rotations, found.rotations).max() <= angle
     if found.degree:
@@ -57,18 +57,17 @@ def _gaussforge():
 
 
 def _gaussforge_read(data, kind):
-    if kind == "splat":  # its reader returns a .splat only by way of its converter
-        data, kind = bytes(_gaussforge().convert(data, "splat", "ply")["data"]), "ply"
+    if kind == "splat":  # its reader gives nothing without harmonics; its converter does
+        return decode_stored(bytes(_gaussforge().convert(data, "splat", "ply")["data"]))
     found = _gaussforge().read(data, kind)["data"]
     count = found["numPoints"]
 
     def take(name, *shape):
         return np.frombuffer(found[name], np.float32).reshape(count, *shape)
 
-    base, rest = take("colors", 1, 3), take("sh", -1, 3) if found["sh"] else np.zeros((count, 0, 3))
     return StoredSplats(
         take("positions", 3), take("scales", 3), take("rotations", 4), take("alphas"),
-        np.concatenate([base, rest], axis=1),
+        np.concatenate([take("colors", 1, 3), take("sh", -1, 3)], axis=1),
     )  # fmt: skip
 
 
@@ -122,14 +121,16 @@ def test_we_read_what_gaussforge_writes(kind, version):
     stored = _splats()
     forge = _gaussforge()
     between = forge.read(encode_stored(stored, "ply"), "ply")["data"]
-    found = decode_stored(bytes(forge.write(between, kind, spz_version=version)["data"]), keep_axes=True)
+    data = bytes(forge.write(between, kind, spz_version=version)["data"])
+    found = decode_stored(data, keep_axes=True)
     bounds = dict(BOUNDS[kind])
     if kind == "spz":
         # It keeps 4 of the 8 bits of a harmonic: buckets of 1/8, the outer one cut. Version 2 has x, y, z
         # as bytes, and w follows: badly where it is small.
         bounds |= {"harmonic": 1 / 16 + 1 / 256, "angle": 0.25 if version == 2 else 0.006}
-    if kind in ("compressed.ply", "splat"):  # in its own order: pair by the nearest place
-        distance = np.linalg.norm(found.positions[:, None] - stored.positions, axis=2)
-        stored = StoredSplats(*(values[distance.argmin(axis=1)] for values in stored))
-        bounds |= {"position": 0.01, "log_scale": 0.01, "angle": 0.06, "harmonic": 1 / 32}
+    if kind == "compressed.ply":
+        # Its writer (0.6.0) mixes the harmonics up, so what it means is what its own reader finds.
+        stored, bounds = _gaussforge_read(data, kind), BOUNDS["ply"] | {"angle": 1e-3}
+    if kind == "splat":
+        bounds |= {"opacity": 1 / 255, "angle": 0.06}  # truncates where we round
     _assert_close(stored, found, **bounds)
