@@ -130,7 +130,7 @@ def picture_pull(gradient: np.ndarray, positions: np.ndarray, target: Target) ->
     camera_from_world = np.linalg.inv(target.world_from_camera)
     across = gradient @ camera_from_world[:2, :3].T.astype(np.float32)
     depth = positions @ camera_from_world[2, :3].astype(np.float32) + np.float32(camera_from_world[2, 3])
-    across *= depth[:, None] / np.float32(target.intrinsics[0, 0])
+    across *= depth[:, None] / np.diag(target.intrinsics)[:2].astype(np.float32)
     return np.linalg.norm(across, axis=1) * (0.5 * np.sqrt(target.pixels))
 
 
@@ -231,7 +231,7 @@ def relocated(opacities: np.ndarray, together: np.ndarray) -> tuple[np.ndarray, 
         for k in range(n):
             term = comb(n - 1, k) * (-1) ** k * each ** (k + 1) / np.sqrt(k + 1)
             total += np.where(n <= together, term, 0)
-    return np.clip(each, SMALLEST_OPACITY, None), opacities / total
+    return each, opacities / total
 
 
 _MOST_TOGETHER = 51
