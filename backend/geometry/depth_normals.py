@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backend.geometry.jit import inline_kernel, kernel
+from backend.geometry.parallel import for_bands
+
 LEAST_ALPHA = 0.5
 _TINY = 1e-30
 
@@ -26,10 +29,14 @@ def normals_from_depth(
 ) -> np.ndarray:
     """(H, W, 3) float32 unit normals in the world, towards the camera; 0 where there is none.
 
-    depth (H, W) metres along the camera axis, alpha (H, W); a normal needs alpha of LEAST_ALPHA and finite
-    depth in the pixel and its four neighbours. pose (4, 4) OpenCV axes, intrinsics (3, 3) pixels.
+    depth (H, W) float32 metres along the camera axis, alpha (H, W) float32; a normal needs alpha of
+    LEAST_ALPHA and finite depth in the pixel and its four neighbours. pose (4, 4) OpenCV axes,
+    intrinsics (3, 3) pixels.
     """
-    return (_surface(depth, alpha, intrinsics).normals @ world_from_camera[:3, :3].T).astype(np.float32)
+    depth, alpha, lens, rotation = _arguments(depth, alpha, world_from_camera, intrinsics)
+    normals = np.zeros((*depth.shape, 3), dtype=np.float32)
+    for_bands(lambda start, stop: _fill(start, stop, depth, alpha, lens, rotation, normals), len(depth))
+    return normals
 
 
 def normals_from_depth_back(
@@ -40,63 +47,108 @@ def normals_from_depth_back(
     intrinsics: np.ndarray,
 ) -> DepthGradient:
     """upstream (H, W, 3), dL/d normals -> dL/d depth and camera. Which pixels count is not differentiated."""
-    surface = _surface(depth, alpha, intrinsics)
-    normals, points = surface.normals, surface.points
-    # n = c / |c|, c = d_v x d_u.
-    turned = upstream @ world_from_camera[:3, :3]
-    along = np.sum(turned * normals, axis=-1, keepdims=True)
-    cross = (turned - along * normals) * surface.inverse_length[..., None]
-    cross = cross[1:-1, 1:-1]
-    to_v, to_u = np.cross(surface.d_u, cross), np.cross(cross, surface.d_v)
-    to_points = np.zeros_like(points)
-    to_points[2:, 1:-1] += to_v
-    to_points[:-2, 1:-1] -= to_v
-    to_points[1:-1, 2:] += to_u
-    to_points[1:-1, :-2] -= to_u
-    x, y, z = np.moveaxis(points, -1, 0)
-    to_x, to_y, _ = np.moveaxis(to_points, -1, 0)
-    fx, fy = intrinsics[0, 0], intrinsics[1, 1]
-    to_intrinsics = -np.array(
-        [np.sum(to_x * x) / fx, np.sum(to_y * y) / fy, np.sum(to_x * z) / fx, np.sum(to_y * z) / fy]
+    depth, alpha, lens, rotation = _arguments(depth, alpha, world_from_camera, intrinsics)
+    to_depth, to_tangent, to_lens = np.zeros(depth.shape), np.zeros(6), np.zeros(4)
+    upstream = np.ascontiguousarray(upstream, dtype=np.float32)
+    _back(upstream, depth, alpha, lens, rotation, to_depth, to_tangent, to_lens)
+    return DepthGradient(to_depth, to_tangent, to_lens)
+
+
+def _arguments(depth, alpha, world_from_camera, intrinsics):
+    lens = np.array(
+        [intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]], dtype=np.float64
     )
-    # The points stay in the camera; the camera's motion turns only what is read as the world's axes.
-    rotation = np.cross(turned.reshape(-1, 3), normals.reshape(-1, 3)).sum(axis=0)
-    tangent = np.concatenate([rotation, np.zeros(3)])
-    return DepthGradient(np.sum(to_points * surface.rays, axis=-1), tangent, to_intrinsics)
+    rotation = np.ascontiguousarray(world_from_camera[:3, :3], dtype=np.float64)
+    return *(np.ascontiguousarray(a, dtype=np.float32) for a in (depth, alpha)), lens, rotation
 
 
-@dataclass(frozen=True)
-class _Surface:
-    """Camera frame: points and rays (H, W, 3), differences (H-2, W-2, 3), normals with zeros for none."""
-
-    points: np.ndarray
-    rays: np.ndarray
-    d_u: np.ndarray
-    d_v: np.ndarray
-    inverse_length: np.ndarray
-    normals: np.ndarray
+@inline_kernel
+def _covered(depth, alpha, v, u):
+    return alpha[v, u] >= LEAST_ALPHA and depth[v, u] < np.inf
 
 
-def _surface(depth: np.ndarray, alpha: np.ndarray, intrinsics: np.ndarray) -> _Surface:
+@inline_kernel
+def _whole(depth, alpha, v, u):
+    """Are an inner pixel and its four neighbours covered?"""
+    return (
+        _covered(depth, alpha, v, u)
+        and _covered(depth, alpha, v + 1, u)
+        and _covered(depth, alpha, v - 1, u)
+        and _covered(depth, alpha, v, u + 1)
+        and _covered(depth, alpha, v, u - 1)
+    )
+
+
+@inline_kernel
+def _step(depth, lens, v, u, dv, du):
+    """Camera-frame point at (v + dv, u + du) minus the one at (v - dv, u - du)."""
+    near, far = np.float64(depth[v - dv, u - du]), np.float64(depth[v + dv, u + du])
+    x, y = u + 0.5 - lens[2], v + 0.5 - lens[3]
+    return (
+        (far * (x + du) - near * (x - du)) / lens[0],
+        (far * (y + dv) - near * (y - dv)) / lens[1],
+        far - near,
+    )
+
+
+@kernel
+def _fill(start, stop, depth, alpha, lens, rotation, normals):
+    """Rows start..stop of normals (H, W, 3), which the caller has zeroed."""
     height, width = depth.shape
-    covered = (alpha >= LEAST_ALPHA) & np.isfinite(depth)
-    inner = covered[1:-1, 1:-1] & covered[2:, 1:-1] & covered[:-2, 1:-1] & covered[1:-1, 2:]
-    inner = inner & covered[1:-1, :-2]
-    v, u = np.mgrid[0:height, 0:width] + 0.5
-    rays = np.stack(
-        [
-            (u - intrinsics[0, 2]) / intrinsics[0, 0],
-            (v - intrinsics[1, 2]) / intrinsics[1, 1],
-            np.ones((height, width)),
-        ],
-        axis=-1,
-    )
-    points = rays * np.where(covered, depth, 0)[..., None]
-    d_u, d_v = points[1:-1, 2:] - points[1:-1, :-2], points[2:, 1:-1] - points[:-2, 1:-1]
-    cross = np.cross(d_v, d_u)
-    length = np.linalg.norm(cross, axis=-1)
-    inverse = np.zeros((height, width))
-    inverse[1:-1, 1:-1] = np.where(inner & (length > _TINY), 1 / np.maximum(length, _TINY), 0)
-    normals = np.zeros((height, width, 3))
-    normals[1:-1, 1:-1] = cross * inverse[1:-1, 1:-1, None]
-    return _Surface(points, rays, d_u, d_v, inverse, normals)
+    for v in range(max(start, 1), min(stop, height - 1)):
+        for u in range(1, width - 1):
+            if not _whole(depth, alpha, v, u):
+                continue
+            ax, ay, az = _step(depth, lens, v, u, 1, 0)
+            bx, by, bz = _step(depth, lens, v, u, 0, 1)
+            x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+            length = np.sqrt(x * x + y * y + z * z)
+            if length > _TINY:
+                for k in range(3):
+                    normals[v, u, k] = (rotation[k, 0] * x + rotation[k, 1] * y + rotation[k, 2] * z) / length
+
+
+@inline_kernel
+def _push(depth, lens, v, u, gx, gy, gz, to_depth, to_lens):
+    """Gradient of the camera-frame point of pixel (v, u) -> of its depth and of the lens."""
+    x, y, z = (u + 0.5 - lens[2]) / lens[0], (v + 0.5 - lens[3]) / lens[1], depth[v, u]
+    to_depth[v, u] += gx * x + gy * y + gz
+    to_lens[0] -= gx * x * z / lens[0]
+    to_lens[1] -= gy * y * z / lens[1]
+    to_lens[2] -= gx * z / lens[0]
+    to_lens[3] -= gy * z / lens[1]
+
+
+@kernel
+def _back(upstream, depth, alpha, lens, rotation, to_depth, to_tangent, to_lens):
+    """Adds to to_depth (H, W), to_tangent (6,) and to_lens (4,), all float64. One thread: rows overlap."""
+    height, width = depth.shape
+    r = rotation
+    for v in range(1, height - 1):
+        for u in range(1, width - 1):
+            if not _whole(depth, alpha, v, u):
+                continue
+            ax, ay, az = _step(depth, lens, v, u, 1, 0)
+            bx, by, bz = _step(depth, lens, v, u, 0, 1)
+            x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+            length = np.sqrt(x * x + y * y + z * z)
+            if not length > _TINY:
+                continue
+            x, y, z = x / length, y / length, z / length
+            g0, g1, g2 = upstream[v, u, 0], upstream[v, u, 1], upstream[v, u, 2]
+            gx = r[0, 0] * g0 + r[1, 0] * g1 + r[2, 0] * g2
+            gy = r[0, 1] * g0 + r[1, 1] * g1 + r[2, 1] * g2
+            gz = r[0, 2] * g0 + r[1, 2] * g1 + r[2, 2] * g2
+            # The points stay in the camera; its motion turns only what is read as the world's axes.
+            to_tangent[0] += gy * z - gz * y
+            to_tangent[1] += gz * x - gx * z
+            to_tangent[2] += gx * y - gy * x
+            along = gx * x + gy * y + gz * z
+            gx, gy, gz = (gx - along * x) / length, (gy - along * y) / length, (gz - along * z) / length
+            # c = a x b: dL/da = b x g, dL/db = g x a.
+            px, py, pz = by * gz - bz * gy, bz * gx - bx * gz, bx * gy - by * gx
+            _push(depth, lens, v + 1, u, px, py, pz, to_depth, to_lens)
+            _push(depth, lens, v - 1, u, -px, -py, -pz, to_depth, to_lens)
+            px, py, pz = gy * az - gz * ay, gz * ax - gx * az, gx * ay - gy * ax
+            _push(depth, lens, v, u + 1, px, py, pz, to_depth, to_lens)
+            _push(depth, lens, v, u - 1, -px, -py, -pz, to_depth, to_lens)

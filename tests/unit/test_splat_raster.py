@@ -1,11 +1,16 @@
 """The CPU rasteriser against GSplat's torch code, finite differences and awkward Gaussians."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from numba.core.errors import NumbaError
 
+import backend.geometry
 from backend.geometry.cameras import Cameras, pinhole_intrinsics, ring
 from backend.geometry.parallel import _pool
-from backend.geometry.splat_raster import Gaussians, render_gaussians
+from backend.geometry.splat_raster import Gaussians, pixel_kernels, render_gaussians
 from benchmarks.rasterizer import ball
 from shared_protocol.conventions import look_at
 
@@ -196,6 +201,22 @@ def test_gradients_of_a_scene_with_an_awkward_gaussian_equal_the_torch_codes(one
     for name, leaf in zip(NAMES, leaves, strict=True):
         assert _relative_error(leaf.grad.numpy(), getattr(gradients, name)) < 2e-4, name
     assert _relative_error(tangent.grad.numpy(), camera.tangent) < 2e-4
+
+
+@pytest.mark.parametrize("trouble", [None, SimpleNamespace(), "does not compile"])
+def test_where_the_vector_loops_do_not_work_the_plain_ones_draw(monkeypatch, trouble):
+    def fails(*arguments):
+        raise NumbaError("no such intrinsic")
+
+    if trouble == "does not compile":
+        names = ("blend_band", "blend_band_back", "blend_band_depth", "blend_band_depth_back")
+        trouble = SimpleNamespace(**dict.fromkeys(names, fails))
+    name = "splat_pixels_simd"
+    monkeypatch.delattr(backend.geometry, name, raising=False)
+    monkeypatch.setitem(sys.modules, f"backend.geometry.{name}", trouble)
+    assert pixel_kernels.__wrapped__("auto") == pixel_kernels("plain")
+    with pytest.raises((ImportError, AttributeError, NumbaError)):
+        pixel_kernels.__wrapped__("simd")
 
 
 def _everything(threads: int, monkeypatch) -> list[bytes]:
