@@ -48,11 +48,12 @@ def _problem() -> tuple[Start, list[Target]]:
     return start, targets
 
 
-def test_the_torch_loop_makes_the_steps_of_the_cpu_loop():
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_the_torch_loop_makes_the_steps_of_the_cpu_loop(antialiased):
     torch_splats = pytest.importorskip("tests.support.torch_splats")
 
     start, targets = _problem()
-    options = SplatsOptions(steps=6, sh_degree=1)
+    options = SplatsOptions(steps=6, sh_degree=1, antialiased=antialiased)
     ours = fit(start, targets, options, StageContext("splats", None, "cpu"))
     theirs = gsplat.fit_torch(
         start, targets, options, StageContext("splats", None, "x"), torch_splats.render, "cpu"

@@ -128,7 +128,10 @@ def contact_sheet(
 
 def _splat_picture(splats, cameras, view, background, on_view) -> np.ndarray:
     on_view(view)
-    return rasterize(splats, cameras.take([view]), background=background, differentiable=False).color[0]
+    return rasterize(
+        splats, cameras.take([view]), background=background, antialiased=splats.antialiased,
+        differentiable=False,
+    ).color[0]  # fmt: skip
 
 
 def _spread(count: int, places: int) -> list[int]:

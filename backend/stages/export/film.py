@@ -38,7 +38,9 @@ def turntable_frames(
         left = render_mesh(
             mesh.vertices, mesh.faces, textured.uvs, textured.texture, camera, background=_BACKGROUND
         )[0, ..., :3]
-        right = rasterize(splats, camera, background=_BACKGROUND, differentiable=False).color[0]
+        right = rasterize(
+            splats, camera, background=_BACKGROUND, antialiased=splats.antialiased, differentiable=False
+        ).color[0]
         yield quantize(np.concatenate([left, right], axis=1))
 
 

@@ -34,13 +34,15 @@ def draw_view(
     width: int,
     height: int,
     background: "torch.Tensor",
+    *,
+    antialiased: bool = False,
 ) -> "torch.Tensor":
     """CUDA tensors of `Gaussians` and one camera -> planes (4, H, W): R, G, B, alpha; differentiable."""
     import torch
 
     planes, _ = draw(
         positions, scales, rotations, opacities, harmonics, torch.linalg.inv(world_from_camera)[None],
-        intrinsics[None], width, height, background,
+        intrinsics[None], width, height, background, antialiased=antialiased,
     )  # fmt: skip
     return planes[0]
 
@@ -104,10 +106,10 @@ def fit_torch(
 
     if options.perceptual:
         context.warn("Gaussians were fitted without the perceptual term: this engine has no weights for it.")
-    if options.densify != "none" or options.hold_out or options.refine_cameras or options.antialiased:
+    if options.densify != "none" or options.hold_out or options.refine_cameras:
         context.warn(
-            "The engine 'gsplat' fits without densification, views held out, corrections of cameras and "
-            "anti-aliasing; the engine 'cpu' has them."
+            "The engine 'gsplat' fits without densification, views held out and corrections of cameras; "
+            "the engine 'cpu' has them."
         )
 
     def leaf(array: np.ndarray) -> torch.Tensor:
@@ -154,6 +156,7 @@ def fit_torch(
             image = view_of(
                 positions, torch.exp(log_scales), rotations, torch.sigmoid(logits),
                 torch.cat([base, higher], 1), pose, intrinsics, target.width, target.height, white,
+                antialiased=options.antialiased,
             )  # fmt: skip
             total, squares = loss(image, planes, options.ssim, weights, options.loss == "l1")
             total.backward()
@@ -191,4 +194,4 @@ class GsplatSplats:
                 f"the GPU ran out of memory while fitting {options.gaussians} Gaussians",
                 remedy="Lower splats.gaussians or splats.size, or close other programs on the GPU.",
             ) from error
-        return Splats(**vars(prune(fitted)))
+        return Splats(**vars(prune(fitted)), antialiased=options.antialiased)
