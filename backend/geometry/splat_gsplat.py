@@ -29,7 +29,7 @@ def require_cuda() -> None:
         import torch
     except ImportError as error:
         raise EngineUnavailable(
-            f"Gaussians cannot be drawn on CUDA: the package {error.name!r} is not installed",
+            f"Gaussians cannot be drawn on CUDA: {error}",
             remedy='Install them with pip install "orrery[models]", or use the CPU.',
         ) from error
     if not torch.cuda.is_available():

@@ -1,5 +1,6 @@
 """`rasterize`: its outputs and gradients against closed forms, torch code, and GSplat where a GPU is."""
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -360,3 +361,11 @@ def test_without_a_cuda_device_drawing_on_cuda_says_what_to_do():
     with pytest.raises(EngineUnavailable, match="CUDA") as caught:
         rasterize(Gaussians(*_scene(5, 1)), _cameras(), device="cuda")
     assert "CPU" in caught.value.remedy
+
+
+@pytest.mark.parametrize("package", ["torch", "gsplat"])
+def test_without_the_packages_drawing_on_cuda_says_what_to_install(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(EngineUnavailable, match=package) as caught:
+        rasterize(Gaussians(*_scene(5, 1)), _cameras(), device="cuda")
+    assert "pip install" in caught.value.remedy
