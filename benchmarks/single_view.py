@@ -23,7 +23,7 @@ from backend.stages.orbit.warmup import warm_up
 from benchmarks.reconstruction import truth_of
 from benchmarks.results import Table
 
-COLUMNS = ("iou", "solid_iou", "chamfer", "f_02", "front_iou", "front_psnr", "held_psnr", "cpu")
+COLUMNS = ("iou", "solid_iou", "chamfer", "f_02", "front_iou", "front_psnr", "held_psnr", "lathe", "cpu")
 
 
 def in_ring_frame(folder: Path, view: int) -> tuple[Views, Cameras, float, np.ndarray, np.ndarray]:
@@ -51,28 +51,37 @@ def in_ring_frame(folder: Path, view: int) -> tuple[Views, Cameras, float, np.nd
 
 
 def solid_iou(
-    vertices: np.ndarray, faces: np.ndarray, true_vertices: np.ndarray, true_faces: np.ndarray
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    true_vertices: np.ndarray,
+    true_faces: np.ndarray,
+    eye: np.ndarray,
 ) -> float:
-    """Volume IoU as if the scan were solid: mugs, bells and shoes are thin shells around a hollow.
+    """Volume IoU of the shape alone: solid, and as far away as fits best.
 
-    The holes of each horizontal slice are filled, on 96^3 points of the cube around both.
+    Mugs, bells and shoes are thin shells around a hollow: the holes of each horizontal slice are filled, on
+    64^3 points. One picture does not tell distance: the shape may grow or shrink about the camera, which
+    leaves its picture as it is.
     """
     both = np.concatenate([vertices, true_vertices])
     low, high = both.min(axis=0), both.max(axis=0)
-    middle, half = (low + high) / 2, (high - low).max() / 2 * 1.01
-    ours = metrics.inside_grid(vertices, faces, middle - half, middle + half, 96)
-    truth = metrics.inside_grid(true_vertices, true_faces, middle - half, middle + half, 96)
-    ours, truth = (
-        np.stack([binary_fill_holes(solid[:, :, z]) for z in range(96)], axis=2) for solid in (ours, truth)
-    )
-    return float((ours & truth).sum() / (ours | truth).sum())
+    middle, half = (low + high) / 2, (high - low).max() / 2 * 1.15
+    box = middle - half, middle + half
+
+    def filled(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+        solid = metrics.inside_grid(points, triangles, *box, 64)
+        return np.stack([binary_fill_holes(solid[:, :, z]) for z in range(64)], axis=2)
+
+    truth = filled(true_vertices, true_faces)
+    tries = (filled(eye + scale * (vertices - eye), faces) for scale in np.linspace(0.86, 1.14, 15))
+    return max(float((ours & truth).sum() / (ours | truth).sum()) for ours in tries)
 
 
 def measure(folder: Path, view: int) -> dict[str, float]:
     """One row: all figures of one object from one view."""
     views, camera, elevation, true, true_faces = in_ring_frame(folder, view)
     start = time.process_time()
-    shape, _ = build_shape(views.rgba[view], camera, elevation)
+    shape, _, lathe = build_shape(views.rgba[view], camera, elevation)
     cpu = time.process_time() - start
     score = metrics.score_shape(shape.vertices, shape.faces, true, true_faces, samples=30_000)
     outline = metrics.silhouette(shape.vertices, shape.faces, camera, 0)
@@ -84,12 +93,13 @@ def measure(folder: Path, view: int) -> dict[str, float]:
 
     return {
         "iou": score.iou,
-        "solid_iou": solid_iou(shape.vertices, shape.faces, true, true_faces),
+        "solid_iou": solid_iou(shape.vertices, shape.faces, true, true_faces, camera.centres[0]),
         "chamfer": score.chamfer,
         "f_02": score.fscore[0.02],
         "front_iou": metrics.mask_iou(outline, views.rgba[view, ..., 3]),
         "front_psnr": quality(view),
         "held_psnr": float(np.mean([quality(i) for i in range(len(views)) if i != view])),
+        "lathe": lathe,
         "cpu": cpu,
     }
 

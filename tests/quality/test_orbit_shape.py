@@ -24,7 +24,7 @@ def front_shape(name: str):
     cameras = ring(1, radius=2.0, elevation_degrees=15.0, fov_degrees=40.0, size=512)
     turn = cameras.world_from_camera[0] @ np.linalg.inv(poses[0]["world_from_camera"])
     picture = read_picture(folder / "views" / "000.png").rgba
-    shape, _ = build_shape(picture, cameras, 15.0)
+    shape, _, _ = build_shape(picture, cameras, 15.0)
     mesh = trimesh.load(folder / "mesh.ply", process=False)
     return picture, shape, cameras, mesh.vertices @ turn[:3, :3].T + turn[:3, 3], np.asarray(mesh.faces)
 

@@ -14,10 +14,11 @@ from backend.pipeline.options import OrbitOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture, Views
 from backend.stages.orbit.backside import back_colour
-from backend.stages.orbit.contour import triangulate
+from backend.stages.orbit.contour import FlatMesh, triangulate
 from backend.stages.orbit.render import Shape, render
 from backend.stages.orbit.run import ring_cameras
 from backend.stages.orbit.thickness import half_thickness
+from backend.stages.orbit.turned import recognise, turned_layers
 from shared_protocol.errors import StageFailed
 
 GRID = 384
@@ -31,6 +32,8 @@ LYING, UPRIGHT = 0.3, 0.6
 """Height over width of objects that surely lie, surely stand."""
 FADE_START, FADE_STOP = 0.05, 0.5
 """Cosine between surface and view over which the front picture fades in."""
+FADE_LATHE = 0.3
+"""The same end of the fade where the shape is known to be turned: its rim and top are seen at a slant."""
 PLACINGS = ((STANDING, 1.0), (0.25, 1.0), (0.0, 1.0), (0.0, 0.85), (0.0, 0.7))
 """Turn toward the vertical and factor on the thickness, tried in order until every view holds the whole
 object."""
@@ -48,7 +51,10 @@ class InflateOrbit:
         cameras = ring_cameras(options)
         context.step(0, options.views + 1, "Inflating the silhouette")
         front = resize_rgba(cutout.rgba, options.size)
-        shape, fits = build_shape(cutout.rgba, cameras, options.elevation, context.check)
+        shape, fits, lathe = build_shape(cutout.rgba, cameras, options.elevation, context.check)
+        context.note(
+            lathe_confidence=round(lathe, 3), shape="turned on a lathe" if lathe > 0.5 else "inflated outline"
+        )
         if not fits:
             context.warn("The object leaves the frame in some views; use a smaller matting.fill.")
         rgba = np.empty((options.views, options.size, options.size, 4), dtype=np.float32)
@@ -67,12 +73,12 @@ class InflateOrbit:
 
 def build_shape(
     rgba: np.ndarray, cameras: Cameras, elevation_degrees: float, check: Callable[[], None] = lambda: None
-) -> tuple[Shape, bool]:
+) -> tuple[Shape, bool, float]:
     """The cut-out (M, M, 4) as a closed surface whose outline seen from camera 0 is the cut-out's.
 
     cameras  the ring; elevation_degrees that of camera 0; check is called between the slower steps
-    Returns the shape, and whether it stays inside the frame of every camera. It is turned
-    or made thinner if that helps.
+    Returns the shape; whether it stays inside the frame of every camera (it is turned or made thinner if
+    that helps); and the confidence, 0..1, that it was made on a lathe: one if above 0.5.
     """
     grid = min(GRID, cameras.width)
     alpha = resize_rgba(rgba, grid)[..., 3]
@@ -88,6 +94,15 @@ def build_shape(
     # The size of a cell at the world's origin turns cells into metres.
     cell = np.linalg.norm(origin) / intrinsics[0, 0] * cameras.width / grid
     check()
+    small = cameras.resized(grid, grid)
+    lathe, confidence = recognise(alpha, small.world_from_camera[0], small.intrinsics[0], check)
+    if lathe is not None:
+        near, far = turned_layers(lathe, alpha, flat, cameras, direction, check)
+        vertices = np.concatenate(
+            [origin + near[:, None] * direction, origin + far[:, None] * direction[: flat.inner]]
+        )
+        if stays_in_frame(vertices, cameras):
+            return _painted(flat, vertices, origin, rgba, alpha, FADE_LATHE, check), True, confidence
     thickness = half_thickness(alpha).ravel()[flat.grid] * cell
     for standing, factor in PLACINGS:
         check()
@@ -101,17 +116,31 @@ def build_shape(
         fits = stays_in_frame(vertices, cameras)
         if fits:
             break
+    return _painted(flat, vertices, origin, rgba, alpha, FADE_STOP, check), fits, confidence
+
+
+def _painted(
+    flat: FlatMesh,
+    vertices: np.ndarray,
+    origin: np.ndarray,
+    rgba: np.ndarray,
+    alpha: np.ndarray,
+    fade_stop: float,
+    check: Callable[[], None],
+) -> Shape:
+    """The two layers (V + inner, 3) joined along the contour and given their pictures."""
     back_index = np.arange(len(flat.points))
     back_index[: flat.inner] += len(flat.points)
     # On the picture the faces run clockwise: seen from camera 0, outside the front.
     faces = np.concatenate([flat.faces[:, ::-1], back_index[flat.faces]]).astype(np.int32)
+    place = flat.points / len(alpha)
     attributes = np.zeros((len(vertices), 3), dtype=np.float32)
     attributes[:, :2] = np.concatenate([place, place[: flat.inner]])
-    attributes[:, 2] = front_share(vertices, faces, origin)
+    attributes[:, 2] = front_share(vertices, faces, origin, fade_stop)
     check()
     colour = np.ascontiguousarray(rgba[..., :3])
     pictures = np.ascontiguousarray(np.dstack([colour, back_colour(colour, alpha)]))
-    return Shape(vertices, faces, attributes, pictures), fits
+    return Shape(vertices, faces, attributes, pictures)
 
 
 def stays_in_frame(vertices: np.ndarray, cameras: Cameras) -> bool:
@@ -137,7 +166,9 @@ def middle_plane_normal(
     return np.array([0.0, -np.cos(lean), np.sin(lean)])
 
 
-def front_share(vertices: np.ndarray, faces: np.ndarray, eye: np.ndarray) -> np.ndarray:
+def front_share(
+    vertices: np.ndarray, faces: np.ndarray, eye: np.ndarray, fade_stop: float = FADE_STOP
+) -> np.ndarray:
     """(V,) float32: how much of the front picture a vertex shows, 1 facing `eye`, 0 from the side on.
 
     Where the surface turns away the picture would be stretched into streaks; it fades there into the
@@ -152,5 +183,5 @@ def front_share(vertices: np.ndarray, faces: np.ndarray, eye: np.ndarray) -> np.
     view = eye - vertices
     lengths = np.linalg.norm(normals, axis=1) * np.linalg.norm(view, axis=1)
     facing = (normals * view).sum(axis=1) / np.maximum(lengths, 1e-30)
-    t = np.clip((facing - FADE_START) / (FADE_STOP - FADE_START), 0, 1)
+    t = np.clip((facing - FADE_START) / (fade_stop - FADE_START), 0, 1)
     return (t * t * (3 - 2 * t)).astype(np.float32)
