@@ -13,10 +13,12 @@ CONTOUR_WIDTH = 1 / 56
 lights are averaged away."""
 
 
-CONSENSUS = 0.25
-"""Radius of the stretch of contour that tells what colour is usual, a share of the object's height."""
-SURPRISE = 0.15
-"""How much farther (sRGB) than the row's median a contour colour lies from the usual to be given up."""
+ALIKE = 0.08
+"""Distance in sRGB at which two colours are about the same."""
+LEAST_REACH = 0.04
+"""Share of the outline that a colour must have to be one that goes around the object."""
+DOMINANT = 1.5
+"""How many times more of the surface than the outline's colour a row's median must have."""
 
 
 def row_medians(colour: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -29,24 +31,27 @@ def row_medians(colour: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return result
 
 
-def without_features(contour: np.ndarray, problem: MaskProblem, medians: np.ndarray) -> np.ndarray:
+def without_features(
+    contour: np.ndarray, problem: MaskProblem, colour: np.ndarray, medians: np.ndarray
+) -> np.ndarray:
     """Contour colours (L, 3) in which what only happens to lie on the outline gives way to its row's median.
 
-    A window on the side of a rocket is unlike the contour above and below it, and the row's median is not;
-    the metal rim of a clock is like the rest of the rim, and stays.
+    colour, medians (G, G, 3). A colour gives way when the median's is that of far more of the visible
+    surface and reaches the outline elsewhere: a rocket's side windows do, on a white hull. The metal rim of
+    a clock stays: its white face nowhere reaches the outline, so it does not go around.
     """
-    cells = np.flatnonzero(problem.inside)[problem.links[:, 0]]
-    width = problem.inside.shape[1]
-    place = np.column_stack([cells % width, cells // width]).astype(np.float32)
-    reach = CONSENSUS * np.ptp(place[:, 1])
-    inner = medians.reshape(-1, 3)[cells]
-    every = np.arange(0, len(cells), max(1, len(cells) // 512))
-    near = np.hypot(*(place[:, None] - place[None, every]).transpose(2, 0, 1)) < max(reach, 2.0)
-    known = np.where(near[..., None], contour[None, every], np.nan).astype(np.float32)
-    usual = np.nanmedian(known, axis=1)
-    own, other = (np.linalg.norm(c - usual, axis=1) for c in (contour, inner))
-    share = np.clip((own - other) / SURPRISE, 0, 1)[:, None]
-    return contour * (1 - share) + inner * share
+    inner = medians.reshape(-1, 3)[np.flatnonzero(problem.inside)[problem.links[:, 0]]]
+    surface = colour[problem.inside]
+
+    def support(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:
+        some = among[:: max(1, len(among) // 1024)]
+        squared = ((wanted[:, None] - some[None]) ** 2).sum(axis=2)
+        return np.exp(-squared / (2 * ALIKE**2)).mean(axis=1)
+
+    reaches = np.clip(support(inner, contour) / LEAST_REACH - 1, 0, 1)
+    ratio = support(inner, surface) / np.maximum(support(contour, surface), 1e-6)
+    share = reaches * np.clip(ratio - DOMINANT, 0, 1)
+    return contour + (inner - contour) * share[:, None]
 
 
 def back_colour(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -68,6 +73,6 @@ def back_colour(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     smooth = np.where(weight[..., None] > 1e-3, smooth, small)
     problem = mask_problem(alpha, vertical=UPRIGHT)
     contour = smooth.reshape(-1, 3)[problem.links[:, 1]]
-    fill = problem.fill(without_features(contour, problem, row_medians(small, problem.inside)))
+    fill = problem.fill(without_features(contour, problem, small, row_medians(small, problem.inside)))
     fill = np.where(problem.inside[..., None], fill, smooth).astype(np.float32)
     return cv2.resize(fill, colour.shape[1::-1], interpolation=cv2.INTER_LINEAR)
