@@ -8,6 +8,8 @@ from backend.stages.orbit.poisson import MaskProblem, mask_problem
 UPRIGHT = 0.12
 """How much less colours spread up and down than sideways: an object's bands (head, trunk, feet) go around
 it, so its back has them too."""
+BANDED = 0.02
+"""The same for an object made on a lathe, whose bands go around it exactly."""
 CONTOUR_WIDTH = 1 / 56
 """Width of the band inside the contour that gives the colours, a share of the frame: outlines and rim
 lights are averaged away."""
@@ -54,12 +56,12 @@ def without_features(
     return contour + (inner - contour) * share[:, None]
 
 
-def back_colour(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def back_colour(colour: np.ndarray, alpha: np.ndarray, vertical: float = UPRIGHT) -> np.ndarray:
     """(S, S, 3) float32: a smooth continuation of the contour's colours over the whole frame.
 
-    colour (S, S, 3), alpha (G, G) with G <= S. Inside the mask the fill is harmonic (anisotropic,
-    UPRIGHT), so it agrees with the front along the contour and shows nothing of the interior: no second
-    face looks backward.
+    colour (S, S, 3), alpha (G, G) with G <= S; vertical as UPRIGHT. Inside the mask the fill is harmonic
+    and anisotropic, so it agrees with the front along the contour and shows nothing of the interior: no
+    second face looks backward.
     """
     grid = alpha.shape[0]
     small = cv2.resize(colour, (grid, grid), interpolation=cv2.INTER_AREA)
@@ -71,7 +73,7 @@ def back_colour(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         / np.maximum(weight, 1e-4)[..., None]
     )
     smooth = np.where(weight[..., None] > 1e-3, smooth, small)
-    problem = mask_problem(alpha, vertical=UPRIGHT)
+    problem = mask_problem(alpha, vertical=vertical)
     contour = smooth.reshape(-1, 3)[problem.links[:, 1]]
     fill = problem.fill(without_features(contour, problem, small, row_medians(small, problem.inside)))
     fill = np.where(problem.inside[..., None], fill, smooth).astype(np.float32)

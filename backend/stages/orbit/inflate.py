@@ -13,7 +13,8 @@ from backend.geometry.images import resize_rgba
 from backend.pipeline.options import OrbitOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture, Views
-from backend.stages.orbit.backside import back_colour
+from backend.stages.orbit.backside import BANDED, back_colour
+from backend.stages.orbit.backside import UPRIGHT as SMOOTH
 from backend.stages.orbit.contour import FlatMesh, triangulate
 from backend.stages.orbit.render import Shape, render
 from backend.stages.orbit.run import ring_cameras
@@ -102,7 +103,7 @@ def build_shape(
             [origin + near[:, None] * direction, origin + far[:, None] * direction[: flat.inner]]
         )
         if stays_in_frame(vertices, cameras):
-            return _painted(flat, vertices, origin, rgba, alpha, FADE_LATHE, check), True, confidence
+            return _painted(flat, vertices, origin, rgba, alpha, True, check), True, confidence
     thickness = half_thickness(alpha).ravel()[flat.grid] * cell
     for standing, factor in PLACINGS:
         check()
@@ -116,7 +117,7 @@ def build_shape(
         fits = stays_in_frame(vertices, cameras)
         if fits:
             break
-    return _painted(flat, vertices, origin, rgba, alpha, FADE_STOP, check), fits, confidence
+    return _painted(flat, vertices, origin, rgba, alpha, False, check), fits, confidence
 
 
 def _painted(
@@ -125,7 +126,7 @@ def _painted(
     origin: np.ndarray,
     rgba: np.ndarray,
     alpha: np.ndarray,
-    fade_stop: float,
+    turned: bool,
     check: Callable[[], None],
 ) -> Shape:
     """The two layers (V + inner, 3) joined along the contour and given their pictures."""
@@ -136,10 +137,12 @@ def _painted(
     place = flat.points / len(alpha)
     attributes = np.zeros((len(vertices), 3), dtype=np.float32)
     attributes[:, :2] = np.concatenate([place, place[: flat.inner]])
-    attributes[:, 2] = front_share(vertices, faces, origin, fade_stop)
+    attributes[:, 2] = front_share(vertices, faces, origin, FADE_LATHE if turned else FADE_STOP)
     check()
     colour = np.ascontiguousarray(rgba[..., :3])
-    pictures = np.ascontiguousarray(np.dstack([colour, back_colour(colour, alpha)]))
+    pictures = np.ascontiguousarray(
+        np.dstack([colour, back_colour(colour, alpha, BANDED if turned else SMOOTH)])
+    )
     return Shape(vertices, faces, attributes, pictures)
 
 

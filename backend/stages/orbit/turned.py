@@ -16,6 +16,7 @@ from backend.geometry.cameras import Cameras
 from backend.stages.orbit.contour import FlatMesh
 from backend.stages.orbit.lathe import Axis, Lathe, depths, find_axis, turn_lathe
 from backend.stages.orbit.poisson import mask_problem
+from backend.stages.orbit.thickness import BOX_FILL
 
 AGREE, HELD, COVERAGE = 0.63, 0.80, 0.82
 """Least shares of centred rows, of rows held by the axis, of the mask filled by the lathe."""
@@ -41,7 +42,10 @@ def recognise(
     axis = find_axis(alpha)
     if axis is None or not axis.stands or _lean(axis) > MAX_LEAN:
         return None, 0.0
-    agree, held = (BOXY_AGREE, BOXY_HELD) if rectangle_fill(alpha) > BOXY_FILL else (AGREE, HELD)
+    fill = rectangle_fill(alpha)
+    if fill > BOX_FILL:
+        return None, 0.5  # A cylinder seen exactly from the side looks the same: see thickness.py.
+    agree, held = (BOXY_AGREE, BOXY_HELD) if fill > BOXY_FILL else (AGREE, HELD)
     if axis.agree < agree or axis.held < held:
         return None, 0.5 * min(axis.agree / agree, axis.held / held)
     lathe = turn_lathe(alpha, axis, pose, intrinsics, check)
