@@ -58,7 +58,6 @@ class PerceptualNet:
     @classmethod
     def of(cls, tensors: Mapping[str, np.ndarray]) -> "PerceptualNet":
         """From the tensors of `alex_shift_tolerant.pth`; WeightsError when one is missing or misshapen."""
-        one_blas_thread()
 
         def take(name: str, shape: tuple[int, ...]) -> np.ndarray:
             array = tensors.get(name)
@@ -89,17 +88,23 @@ class PerceptualNet:
 
     def features(self, picture: np.ndarray) -> Features:
         """Of a picture (3, H, W), sRGB-encoded 0..1; InvalidInput below 32 x 32 pixels."""
-        return tuple(unit for unit, _ in map(_normalise, self._forward(picture).taps))
+        with one_blas_thread:
+            return tuple(unit for unit, _ in map(_normalise, self._forward(picture).taps))
 
     def distance(self, picture: np.ndarray, target: Features) -> float:
         """Distance of a picture (3, H, W) to the one of these features; 0 for the same picture."""
-        return sum(
-            float(np.mean((_normalise(tap)[0] - goal) ** 2 @ head, dtype=np.float64))
-            for tap, goal, head in zip(self._forward(picture).taps, target, self.heads, strict=True)
-        )
+        with one_blas_thread:
+            return sum(
+                float(np.mean((_normalise(tap)[0] - goal) ** 2 @ head, dtype=np.float64))
+                for tap, goal, head in zip(self._forward(picture).taps, target, self.heads, strict=True)
+            )
 
     def distance_and_gradient(self, picture: np.ndarray, target: Features) -> tuple[float, np.ndarray]:
         """Distance, and its gradient to the picture (3, H, W)."""
+        with one_blas_thread:
+            return self._there_and_back(picture, target)
+
+    def _there_and_back(self, picture: np.ndarray, target: Features) -> tuple[float, np.ndarray]:
         state = self._forward(picture)
         total = 0.0
         g = np.float32(0)

@@ -4,11 +4,13 @@ Matrix products do the work, cut into bands of a fixed size for our own pool: BL
 that the sums, and with them the bits, do not depend on the number of cores.
 """
 
+import threading
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from backend.geometry.parallel import map_parallel
 
@@ -17,13 +19,36 @@ _BAND_PIXELS = 512
 _BLUR = (0.25, 0.5, 0.25)
 
 
-@cache
-def one_blas_thread() -> None:
-    """Tell this process's BLAS to leave the cores to our pool; once, for good.
+class _OneBlasThread:
+    """Context in which this process's BLAS leaves the cores to our pool; threads may enter it together.
 
-    Left to itself it starts threads that wait by spinning: ten times the CPU time on a busy machine.
+    Left to itself it starts threads that wait by spinning: ten times the CPU time on a busy machine. What
+    was set before comes back at the end, so that other stages' sums do not depend on who ran before them.
     """
-    threadpool_limits(1, user_api="blas")
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limits = _blas().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limits.restore_original_limits()
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+one_blas_thread = _OneBlasThread()
 
 
 @dataclass(frozen=True)
