@@ -1,4 +1,4 @@
-"""The command line: generate, reconstruct, convert, engines, doctor, models, and the daemon's commands.
+"""The command line: generate, reconstruct, convert, evaluate, engines, doctor, models, the daemon's commands.
 
 Exit codes: 0 done, 2 an error that the user can mend (one sentence on stderr), 130 cancelled, 1 ours.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from backend import __version__, client_commands
+from backend.evaluation import command as evaluation_command
 from backend.pipeline.engines import EMBEDDED, all_engines, availability, find_engine
 from backend.pipeline.options import AUTO, QUALITIES, SPLAT_FORMATS, STAGE_NAMES, override, preset
 from shared_protocol.errors import Cancelled, InternalError, InvalidInput, OrreryError
@@ -175,6 +176,13 @@ def _convert(args: argparse.Namespace) -> None:
     echo(convert(args.input, args.output, args.degree, args.keep_axes, args.drop_broken))
 
 
+# ---- evaluate
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    evaluation_command.run(args, _changes(args), echo)
+
+
 # ---- engines, doctor, models
 
 
@@ -284,6 +292,10 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--drop-broken", action="store_true", help="leave out Gaussians whose numbers are not finite"
     )
+
+    evaluate = _command(commands, "evaluate", _evaluate, "objects -> the papers' figures of the results")
+    evaluation_command.add_arguments(evaluate)
+    _job_arguments(evaluate, STAGE_NAMES[:-1])
 
     engines = _command(commands, "engines", _engines, "every engine, ready or why not")
     engines.add_argument("--json", action="store_true")

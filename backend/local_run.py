@@ -20,7 +20,7 @@ from backend.pipeline.artifacts import ArtifactStore
 from backend.pipeline.options import StageOptions
 from backend.pipeline.recipes import RECIPES
 from backend.pipeline.runner import RunResult, run_recipe
-from backend.pipeline.stage import Progress, StageContext
+from backend.pipeline.stage import Progress, Stage, StageContext
 from backend.report import build_report
 from backend.warmup import start_warm_up
 from shared_protocol.errors import Cancelled
@@ -47,7 +47,7 @@ def run_into_folder(
     store = ArtifactStore()
     with OutputFolder(out) as folder:
         with start_warm_up() as warm_up:
-            result = _run_with_bars(recipe, inputs, options, seed, store, warm_up.before_stage)
+            result = run_with_bars(RECIPES[recipe], inputs, options, seed, store, warm_up.before_stage)
         report = build_report(
             result,
             recipe=recipe,
@@ -64,21 +64,23 @@ def run_into_folder(
     return report
 
 
-def _run_with_bars(
-    recipe: str,
+def run_with_bars(
+    stages: tuple[Stage, ...],
     inputs: Mapping[str, Any],
     options: Mapping[str, StageOptions],
     seed: int,
     store: ArtifactStore,
     before_stage: Callable[[StageContext], None],
+    bars: "Bars | None" = None,
 ) -> RunResult:
+    """Run these stages in a thread, drawing their progress here; Ctrl-C raises Cancelled within a second."""
     cancelled = threading.Event()
     events: queue.Queue[Progress | RunResult | BaseException] = queue.Queue()
 
     def work() -> None:
         try:
             result = run_recipe(
-                RECIPES[recipe], inputs, options, seed=seed, store=store,
+                stages, inputs, options, seed=seed, store=store,
                 on_progress=events.put, cancelled=cancelled, before_stage=before_stage,
             )  # fmt: skip
         except BaseException as error:  # noqa: BLE001  (handed to the main thread, which raises it)
@@ -88,7 +90,7 @@ def _run_with_bars(
 
     thread = threading.Thread(target=work, name="orrery-recipe", daemon=True)
     thread.start()
-    with Bars() as bars:
+    with bars or Bars() as bars:
         try:
             while True:
                 try:
@@ -110,9 +112,13 @@ def _run_with_bars(
 
 
 class Bars:
-    """One bar a stage on a terminal; plain lines elsewhere (logs)."""
+    """One bar a stage on a terminal; plain lines elsewhere (logs).
 
-    def __init__(self) -> None:
+    before, after  how many other steps stand around the recipe's in the count
+    """
+
+    def __init__(self, before: int = 0, after: int = 0) -> None:
+        self._before, self._after = before, after
         self._bar: tqdm | None = None
         self._live = sys.stderr.isatty()
 
@@ -124,7 +130,8 @@ class Bars:
 
     def show(self, progress: Progress) -> None:
         """Draw one progress report."""
-        label = f"{progress.index + 1}/{progress.stages} {progress.stage:<8}"
+        number = self._before + progress.index + 1
+        label = f"{number}/{self._before + progress.stages + self._after} {progress.stage:<8}"
         if progress.kind == "reused":
             self._line(f"{label} reused from an earlier run")
         elif progress.kind == "started":

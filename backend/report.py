@@ -58,11 +58,16 @@ def build_report(
         },
         "stages": stages,
         "warnings": [*warnings, *(text for report in result.reports for text in report.warnings)],
-        "versions": {
-            "orrery": __version__,
-            "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.machine()}",
-            **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        },
+        "versions": versions(),
         **(extra or {}),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Ours, Python's, the system's and the packages' that decide results."""
+    return {
+        "orrery": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }

@@ -3,7 +3,7 @@
 Shapes   Chamfer distance: the mean of the two directional mean distances (un-squared, halved), 100,000
          area samples each. F-score at t: harmonic mean of the shares within t. Volume IoU: on a cubic
          grid around both. All in the units of the meshes (scale the truth to longest side 1 first).
-         `sync` prefix: the visible-surface protocol that SyncDreamer's script uses and Hi3D names.
+         `sync` prefix: what SyncDreamer's eval_mesh.py measures, and Hi3D after it.
 Pictures PSNR and SSIM (Wang 2004) of sRGB values 0..1. Masks: intersection over union at 0.5.
 """
 
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.geometry.cameras import Cameras, pinhole_intrinsics
+from backend.geometry.cameras import Cameras, ring
 from backend.geometry.mesh_raster import rasterize_mesh
-from shared_protocol.conventions import look_at, ring_position
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,11 @@ def inside_grid(
     low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
     step = (high - low) / cells
     points = np.asarray(vertices, dtype=np.float64)
-    # A tiny shear keeps columns off vertices and axis-parallel edges.
-    shift = np.array([1.37e-4, 2.11e-4])
+    # A tiny shift keeps columns off vertices and axis-parallel edges, and centres off level faces.
+    shift = np.array([1.37e-4, 2.11e-4, 1.71e-4])
     x = (points[:, 0] - low[0]) / step[0] + shift[0]
     y = (points[:, 1] - low[1]) / step[1] + shift[1]
-    z = (points[:, 2] - low[2]) / step[2]
+    z = (points[:, 2] - low[2]) / step[2] + shift[2]
     crossings = _column_crossings(np.column_stack([x, y, z]), np.asarray(faces), cells)
     return np.cumsum(crossings, axis=2) % 2 == 1
 
@@ -148,32 +147,65 @@ def score_shape(
     )
 
 
+def thinned(points: np.ndarray, cell: float) -> np.ndarray:
+    """(Q, 3) the mean of the points (P, 3) in each cell of a grid, as Open3D's voxel_down_sample."""
+    index = np.floor((points - (points.min(axis=0) - cell / 2)) / cell).astype(np.int64)
+    flat = np.ravel_multi_index(tuple(index.T), tuple(index.max(axis=0) + 1))
+    _, group, count = np.unique(flat, return_inverse=True, return_counts=True)
+    sums = [np.bincount(group, weights=points[:, axis], minlength=len(count)) for axis in range(3)]
+    return np.stack(sums, axis=1) / count[:, None]
+
+
+def visible_points(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) -> np.ndarray:
+    """(P, 3) float64 points of the surface, one for each pixel of each camera that sees it."""
+    found = []
+    for pose, intrinsics in zip(cameras.world_from_camera, cameras.intrinsics, strict=True):
+        depth = rasterize_mesh(vertices, faces, pose, intrinsics, cameras.width, cameras.height).depth
+        row, column = np.nonzero(np.isfinite(depth))
+        z = depth[row, column].astype(np.float64)
+        pixel = np.stack([column + 0.5, row + 0.5, np.ones(len(z))])
+        local = (np.linalg.inv(intrinsics) @ pixel).T * z[:, None]
+        found.append(local @ pose[:3, :3].T + pose[:3, 3])
+    return np.concatenate(found)
+
+
+def sync_cameras() -> Cameras:
+    """SyncDreamer's fixed rig (meta_info/camera-16.pkl): a ring of 16 at elevation 30, focal length 280 px."""
+    fov = 2 * np.degrees(np.arctan(128 / 280))
+    return ring(16, radius=1.5, elevation_degrees=30.0, fov_degrees=float(fov), size=256)
+
+
 def sync_chamfer(
     vertices: np.ndarray, faces: np.ndarray, true_vertices: np.ndarray, true_faces: np.ndarray
 ) -> float:
-    """Chamfer distance between *visible* surfaces, after SyncDreamer's evaluation script.
+    """Chamfer distance between *visible* surfaces, as SyncDreamer's evaluation script measures it.
 
-    Points of 16 depth maps of 256 px around the object, thinned to one in each cell of 0.01, un-squared
-    and halved. The truth's longest side is to be 1, centred. The script's own fixed rig is replaced by a
-    ring of 16 at elevation 30 degrees, distance 1.5, so figures are near to the published ones, not equal.
+    Points of 16 depth maps of 256 px (`sync_cameras`), thinned to the mean in each cell of 0.01, distances
+    un-squared and halved. The truth's longest side is to be 1, centred. Infinite where no camera sees a mesh.
     """
+    cameras = sync_cameras()
+    seen = [visible_points(*mesh, cameras) for mesh in ((vertices, faces), (true_vertices, true_faces))]
+    if not all(len(points) for points in seen):
+        return float("inf")
+    return chamfer_distance(*(thinned(points, 0.01) for points in seen))
 
-    def visible(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-        found = []
-        intrinsics = pinhole_intrinsics(49.1, 256, 256)
-        for n in range(16):
-            pose = look_at(ring_position(22.5 * n, 30.0, 1.5))
-            depth = rasterize_mesh(points, triangles, pose, intrinsics, 256, 256).depth
-            row, column = np.nonzero(np.isfinite(depth))
-            z = depth[row, column].astype(np.float64)
-            pixel = np.stack([column + 0.5, row + 0.5, np.ones(len(z))])
-            local = (np.linalg.inv(intrinsics) @ pixel).T * z[:, None]
-            found.append(local @ pose[:3, :3].T + pose[:3, 3])
-        cloud = np.concatenate(found)
-        _, first = np.unique(np.floor(cloud / 0.01).astype(int), axis=0, return_index=True)
-        return cloud[np.sort(first)]
 
-    return chamfer_distance(visible(vertices, faces), visible(true_vertices, true_faces))
+def sync_iou(
+    vertices: np.ndarray, faces: np.ndarray, true_vertices: np.ndarray, true_faces: np.ndarray
+) -> float:
+    """Volume IoU as SyncDreamer's script measures it: signs of mesh2sdf, size 64, without its repair.
+
+    The points are -1 + i/32 along each axis, so a centred object of longest side 1 spans 32 of them; inside
+    is by parity along X. The meshes lie within -1..1.
+    """
+    step = 2 / 64
+    low, high = np.full(3, -1 - step / 2), np.full(3, 1 - step / 2)
+    ours, truth = (
+        inside_grid(np.asarray(points)[:, [1, 2, 0]], triangles, low, high, 64)
+        for points, triangles in ((vertices, faces), (true_vertices, true_faces))
+    )
+    union = np.count_nonzero(ours | truth)
+    return float(np.count_nonzero(ours & truth) / union) if union else 0.0
 
 
 def silhouette(

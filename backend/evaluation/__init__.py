@@ -1,0 +1,1 @@
+"""The papers' measurements as a command: objects in, tables out."""

@@ -1,0 +1,201 @@
+"""All objects of a folder: measured one after another, each kept as it is done, tables at the end."""
+
+import hashlib
+import io
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from backend.evaluation.measure import STEPS, Measured, Settings, describe, measure
+from backend.evaluation.objects import file_digest, find_objects, load_object
+from backend.evaluation.plot import contact_rows, draw_plot
+from backend.evaluation.scores import PERCEPTUAL, load_perceptual
+from backend.evaluation.tables import Row, csv_table, markdown_table
+from backend.geometry.parallel import thread_count
+from backend.local_run import Bars, run_with_bars
+from backend.output import OutputFolder
+from backend.pipeline.artifacts import ArtifactStore, translate_os_error, write_atomically
+from backend.pipeline.runner import code_fingerprint
+from backend.pipeline.stage import Progress
+from backend.report import versions
+from backend.warmup import start_warm_up
+from backend.weights import stlpips
+from backend.weights.store import catalog, weights_present
+from shared_protocol.errors import Cancelled, OrreryError, OutOfMemory, StageFailed
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Which objects: the first `limit` of a folder (0: all), their up axis and a turn about it, degrees."""
+
+    folder: Path
+    limit: int = 0
+    up: str | None = None
+    turn: float = 0.0
+
+
+def evaluate(objects: Objects, settings: Settings, out: Path, say: Callable[[str], None]) -> list[Row]:
+    """Measure, write results.csv, .md, .png and environment.json into `out`; returns the rows.
+
+    Objects whose record in `out` was made by the same code, options, weights and file are not measured again.
+    A failed object is recorded, the others go on, and StageFailed names them at the end. Ctrl-C raises
+    Cancelled; the finished ones are kept and in the tables.
+    """
+    found = find_objects(objects.folder)
+    found = found[: objects.limit] if objects.limit else found
+    rows: list[Row] = []
+    with OutputFolder(out):
+        store = ArtifactStore()
+        try:
+            with start_warm_up() as warm_up:
+
+                def run(stages, inputs, options):
+                    return run_with_bars(
+                        stages,
+                        inputs,
+                        options,
+                        settings.seed,
+                        store,
+                        warm_up.before_stage,
+                        Bars(1, STEPS - 1),
+                    )
+
+                for number, (name, path) in enumerate(found, 1):
+                    say(f"[{number}/{len(found)}] {name}")
+                    rows.append(_one(name, path, objects, settings, out, run, len(settings.stages)))
+                    say("    " + rows[-1].sentence)
+        except (KeyboardInterrupt, Cancelled):
+            raise Cancelled(
+                f"cancelled after {len(rows)} of {len(found)} objects",
+                remedy="Run the same command again: finished objects are not measured again.",
+            ) from None
+        finally:
+            _write_tables(out, rows, settings)
+            store.prune()
+    failed = [row.name for row in rows if row.error]
+    if failed:
+        raise StageFailed(
+            f"{len(failed)} of {len(rows)} objects could not be evaluated: {', '.join(failed)}",
+            remedy=f"The reasons are in {out / 'results.md'}; the same command tries them again.",
+        )
+    return rows
+
+
+def _one(
+    name: str, path: Path, objects: Objects, settings: Settings, out: Path, run: Any, stages: int
+) -> Row:
+    """The row of one object, from its record or measured now."""
+    record = out / "objects" / f"{name}.json"
+    key = record_key(name, path, objects, settings)
+    known = _read_record(record, key)
+    if known is not None:
+        return Row(name, known["figures"], reused=True)
+    total = stages + STEPS
+    with Bars() as bars:
+        state = {"what": ""}
+
+        def step(what: str, done: int, of: int) -> None:
+            index = 0 if what == "truth" else total - 1
+            if state["what"] != what:
+                bars.show(Progress("started", what, index, total))
+                state["what"] = what
+            bars.show(Progress("step", what, index, total, done, of))
+
+        try:
+            step("truth", 0, 0)
+            truth = load_object(name, path, up=objects.up, turn=objects.turn)
+            measured = measure(truth, settings, load_perceptual(), run, step)
+        except Cancelled:
+            raise
+        except OrreryError as error:
+            return _failed(record, key, name, error)
+        except MemoryError:
+            return _failed(record, key, name, OutOfMemory("this machine's memory is used up"))
+    _write(record.with_suffix(".png"), _picture(measured))
+    _write_record(record, key, name, {"figures": measured.figures, **measured.facts})
+    return Row(name, measured.figures)
+
+
+def record_key(name: str, path: Path, objects: Objects, settings: Settings) -> str:
+    """Hash of everything that an object's figures depend on."""
+    parts = describe(settings) | {
+        "name": name,
+        "object": file_digest(path),
+        "up": objects.up,
+        "turn": objects.turn,
+        "code": [_own_code(), *(code_fingerprint(stage.name) for stage in settings.stages)],
+        "weights": [entry.name for entry in catalog() if weights_present(entry.name)],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _own_code() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read_record(path: Path, key: str) -> dict[str, Any] | None:
+    """A finished record of this key; a failed one is tried again, a damaged one made anew."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if record["key"] == key and record["status"] == "done" else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_record(path: Path, key: str, name: str, content: dict[str, Any], status: str = "done") -> None:
+    record = {"name": name, "key": key, "status": status, **content}
+    _write(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _failed(path: Path, key: str, name: str, error: OrreryError) -> Row:
+    _write_record(path, key, name, {"error": error.to_wire()}, "failed")
+    return Row(name, {}, error=f"{error.code}: {error}")
+
+
+def _picture(measured: Measured) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(contact_rows(measured.rows)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write_tables(out: Path, rows: list[Row], settings: Settings) -> None:
+    if not rows:
+        return
+    facts = environment(settings)
+    _write(out / "results.csv", csv_table(rows).encode())
+    _write(out / "results.md", markdown_table(rows, settings, facts).encode())
+    _write(out / "results.png", draw_plot(rows, settings))
+    _write(out / "environment.json", (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def environment(settings: Settings) -> dict[str, Any]:
+    """What made the figures: settings, versions, machine."""
+    present = stlpips.present()
+    return {
+        "command": " ".join(["python -m backend", *sys.argv[1:]]),
+        **describe(settings),
+        "versions": versions(),
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": thread_count()},
+        "perceptual": PERCEPTUAL if present else f"unavailable: its weights are not here. {stlpips.REMEDY}",
+        "code": hashlib.sha256(
+            "".join([_own_code(), *(code_fingerprint(s.name) for s in settings.stages)]).encode()
+        ).hexdigest(),
+    }
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise translate_os_error(error, path) from error
