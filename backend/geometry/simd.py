@@ -1,17 +1,24 @@
-"""Explicit SIMD lanes in Numba kernels: eight float32 that LLVM keeps in one vector register.
+"""Explicit SIMD lanes in Numba kernels: sixteen float32 that LLVM keeps in vector registers.
 
-LLVM turns `<8 x float>` into the best the processor has: one AVX register, two of SSE or NEON. Numba knows
-such a value as type `f32x8`, and comparisons of two as mask `m8`. Inside a kernel:
+LLVM turns `<16 x float>` into the best the processor has: one register of AVX-512, two of AVX2, four of SSE
+or NEON; several registers a value also keep a processor busy that waits for the last operation. Numba knows
+such a value as type `f32x16`, and comparisons of two as mask `m16`. Inside a kernel:
 
-    v = load(array, i)           array[i:i + 8] of a flat contiguous float32 array
+    v = load(array, i)           16 neighbours of a contiguous float32 array; i counts as in its ravel()
     store(array, i, v)
+    v = load_rows(array, i, n)   four runs of four, n apart; store_rows(array, i, n, v)
+    store_whole(array, i, v)     truncated, into int32
     v = splat(x)                 the same float32 in all lanes
+    RAMP = constant(values)      RAMP() in a kernel: sixteen numbers fixed at compile time
     a + b, a - b, a * b, a / b   lane by lane; the other side may be a float32. a * b + c becomes one FMA
     a < b, a <= b, ...           masks; m & n, m | n
     where(mask, a, b)            lane by lane
-    smaller(a, b), larger(a, b)
+    smaller(a, b), larger(a, b), root(a)
+    power_of_two(v)              2^v for -126 < v <= 0, to 3e-6 of it
     some(mask)                   is any lane set?
-    total(v), totals(v0, ... v7) sum over the lanes, float32; eight sums at once as lanes
+    prefetch(array, i)           start fetching the cache line of array.ravel()[i]
+    lowest_bit(n)                place of the lowest set bit of a uint64 that is not 0
+    totals(v0, ... v15)          sums over the lanes of sixteen values at once: lane i is the sum of v_i
 
 Only the documented `numba.extending` interface is used.
 """
@@ -22,7 +29,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-LANES = 8
+LANES = 16
+_QUARTER = LANES // 4
 
 
 class _LanesType(types.Type):
@@ -131,36 +139,41 @@ _logic(operator.or_, "or_")
 def _pointer(context, builder, signature, arguments):
     """Address of array[index] as a pointer to lanes; no wrap-around, no bounds."""
     array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    element = builder.gep(array.data, [arguments[1]])
-    return builder.bitcast(element, ir.VectorType(ir.FloatType(), LANES).as_pointer())
+    return _at(builder, array.data, arguments[1], ir.FloatType(), LANES)
 
 
-_FLAT = types.Array(types.float32, 1, "C")
+def _at(builder, data, index, kind, count):
+    """data + index as a pointer to `count` of a kind."""
+    return builder.bitcast(builder.gep(data, [index]), ir.VectorType(kind, count).as_pointer())
+
+
+def _is_flat(array) -> bool:
+    return isinstance(array, types.Array) and array.dtype == types.float32 and array.layout == "C"
 
 
 @intrinsic
 def load(context, array, index):
-    """array[index:index + 8] as lanes."""
-    if array != _FLAT:
+    """array.ravel()[index:index + 16] as lanes."""
+    if not _is_flat(array):
         return None
 
     def generate(context, builder, signature, arguments):
         return builder.load(_pointer(context, builder, signature, arguments), align=4)
 
-    return lanes(_FLAT, types.uint64), generate
+    return lanes(array, types.uint64), generate
 
 
 @intrinsic
 def store(context, array, index, value):
-    """array[index:index + 8] = value."""
-    if array != _FLAT or value != lanes:
+    """array.ravel()[index:index + 16] = value."""
+    if not _is_flat(array) or value != lanes:
         return None
 
     def generate(context, builder, signature, arguments):
         builder.store(arguments[2], _pointer(context, builder, signature, arguments), align=4)
         return context.get_dummy_value()
 
-    return types.void(_FLAT, types.uint64, lanes), generate
+    return types.void(array, types.uint64, lanes), generate
 
 
 @intrinsic
@@ -228,13 +241,12 @@ def _shuffled(builder, a, b, order):
 
 
 @intrinsic
-def totals(context, v0, v1, v2, v3, v4, v5, v6, v7):
-    """Eight lanes -> lanes: lane i is the sum over the lanes of the i-th argument."""
+def totals(context, v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15):
+    """Sixteen lanes -> lanes: lane i is the sum over the lanes of v_i, always in the same order."""
 
     def generate(context, builder, signature, arguments):
-        rows = list(arguments)
-        # Halve the lanes of pairs until one vector is left: 3 rounds of 4, 2 and 1 pairs.
-        step = LANES // 2
+        rows, step = list(arguments), LANES // 2
+        # Halve the lanes of pairs until one is left: 8, 4, 2 and 1 pairs.
         while step:
             half = len(rows) // 2
             # Row i takes the lower half of each run of 2 step lanes, row i + half the upper.
@@ -250,18 +262,137 @@ def totals(context, v0, v1, v2, v3, v4, v5, v6, v7):
             step //= 2
         return rows[0]
 
-    return lanes(*[lanes] * 8), generate
+    return lanes(*[lanes] * 16), generate
 
 
 @intrinsic
-def total(context, value):
-    """Sum over the lanes, always in the same order."""
+def load_rows(context, array, first, stride):
+    """Four runs of four floats of array.ravel(), from `first`, `stride` apart, as lanes."""
+    if not _is_flat(array):
+        return None
 
     def generate(context, builder, signature, arguments):
-        value, step = arguments[0], LANES // 2
-        while step:
-            value = builder.fadd(value, _shuffled(builder, value, value, [i ^ step for i in range(LANES)]))
-            step //= 2
-        return builder.extract_element(value, ir.IntType(32)(0))
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        index, parts = arguments[1], []
+        for _ in range(4):
+            parts.append(builder.load(_at(builder, data, index, ir.FloatType(), _QUARTER), align=4))
+            index = builder.add(index, arguments[2])
+        halves = [_shuffled(builder, a, b, range(2 * _QUARTER)) for a, b in (parts[:2], parts[2:])]
+        return _shuffled(builder, *halves, range(LANES))
 
-    return types.float32(lanes), generate
+    return lanes(array, types.uint64, types.uint64), generate
+
+
+@intrinsic
+def store_rows(context, array, first, stride, value):
+    """Lanes into four runs of four floats of array.ravel(), from `first`, `stride` apart."""
+    if not _is_flat(array) or value != lanes:
+        return None
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        index, value = arguments[1], arguments[3]
+        for row in range(4):
+            part = _shuffled(builder, value, value, range(row * _QUARTER, (row + 1) * _QUARTER))
+            builder.store(part, _at(builder, data, index, ir.FloatType(), _QUARTER), align=4)
+            index = builder.add(index, arguments[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, types.uint64, lanes), generate
+
+
+@intrinsic
+def store_whole(context, array, index, value):
+    """Lanes, truncated, into an int32 array; they must fit."""
+    if array != types.Array(types.int32, 1, "C") or value != lanes:
+        return None
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        whole = builder.fptosi(arguments[2], ir.VectorType(ir.IntType(32), LANES))
+        builder.store(whole, _at(builder, data, arguments[1], ir.IntType(32), LANES), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, lanes), generate
+
+
+def constant(values):
+    """A function of no arguments that gives these sixteen float32 as lanes."""
+
+    @intrinsic
+    def numbers(context):
+        def generate(context, builder, signature, arguments):
+            return ir.Constant(ir.VectorType(ir.FloatType(), LANES), [float(v) for v in values])
+
+        return lanes(), generate
+
+    return numbers
+
+
+@intrinsic
+def root(context, value):
+    """Square root, lane by lane."""
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.VectorType(ir.FloatType(), LANES)
+        name, module = f"llvm.sqrt.v{LANES}f32", builder.module
+        function = module.globals.get(name) or ir.Function(module, ir.FunctionType(kind, [kind]), name)
+        return builder.call(function, arguments)
+
+    return lanes(lanes), generate
+
+
+_POWER = (
+    0.9999973773956299,
+    0.6930301785469055,
+    0.23934108018875122,
+    0.05307406559586525,
+    0.006767083890736103,
+)
+"""2^f for -1 < f <= 0, ascending; the relative error is at most 3e-6."""
+
+
+@intrinsic
+def power_of_two(context, value):
+    """2^value, lane by lane, for -126 < value <= 0; anything outside (not an error, not infinite)."""
+
+    def generate(context, builder, signature, arguments):
+        floats, integers = (ir.VectorType(kind, LANES) for kind in (ir.FloatType(), ir.IntType(32)))
+        value = arguments[0]
+        whole = builder.fptosi(value, integers)
+        part = builder.fsub(value, builder.sitofp(whole, floats))
+        result = ir.Constant(floats, [_POWER[-1]] * LANES)
+        for coefficient in reversed(_POWER[:-1]):
+            result = builder.fadd(builder.fmul(result, part), ir.Constant(floats, [coefficient] * LANES))
+        exponent = builder.shl(whole, ir.Constant(integers, [23] * LANES))
+        return builder.bitcast(builder.add(builder.bitcast(result, integers), exponent), floats)
+
+    return lanes(lanes), generate
+
+
+@intrinsic
+def lowest_bit(context, number):
+    """Place of the lowest set bit; number is a uint64 and not 0."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def prefetch(context, array, index):
+    """Start fetching the cache line of array.ravel()[index]; it need not exist."""
+    if not _is_flat(array):
+        return None
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number, module = ir.IntType(32), builder.module
+        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        function = module.globals.get("llvm.prefetch.p0") or ir.Function(module, kind, "llvm.prefetch.p0")
+        builder.call(function, [address, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64), generate

@@ -1,8 +1,8 @@
 """Blending of Gaussians in the pixels of one band, front to back, and its gradient.
 
-A pixel's state stands in one float32 buffer of planes of 128 (tile 8 wide x 16 high, rows of 8), so that
-the loop over the rows a Gaussian touches is one flat run that LLVM turns into vector code: no branch in
-it, no second base pointer. A pixel that has reached its last Gaussian ("dead") has negative transmittance.
+A pixel's state stands in one float32 buffer of planes of 256, a tile of 16x16 pixels, block by block of 4x4
+(`splat_tiles`), so that the loop over a block is one flat run that LLVM turns into vector code: no branch
+in it, no second base pointer. A pixel that has reached its last Gaussian ("dead") has negative transmittance.
 
 Image formation as in GSplat 1.5: pixel centres at +0.5, alpha = min(0.999, o exp(-s)), left out below
 1/255, and a pixel ends before the Gaussian that would bring its transmittance to 1e-4 or less.
@@ -16,18 +16,18 @@ choice is made while compiling, so that pictures without depth do not pay for it
 
 import numpy as np
 
-from backend.geometry.jit import kernel
+from backend.geometry.jit import inline_kernel, kernel
 from backend.geometry.splat_projection import SCREEN_GRADIENT
-from backend.geometry.splat_tiles import TILE_HEIGHT, TILE_WIDTH
+from backend.geometry.splat_tiles import BLOCKS, TILE
 
 _u = np.uint64
-_LANES = TILE_WIDTH * TILE_HEIGHT
+_LANES = TILE * TILE
 # Planes of the state buffer, as unsigned offsets: a signed index would cost a wrap-around test each.
 _T, _R, _G, _B, _X, _Y = (_u(_LANES * i) for i in range(6))
 _VR, _VG, _VB, _VA, _LEFT = (_u(_LANES * i) for i in (1, 2, 3, 6, 7))
 _Z, _VZ = _u(6 * _LANES), _u(8 * _LANES)
 _FORWARD_SIZE, _BACKWARD_SIZE = 7 * _LANES, 9 * _LANES
-_SHIFT, _ROW = _u(3), _u(TILE_WIDTH)
+_BLOCK = TILE * TILE // BLOCKS
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _ALPHA_MIN, _ALPHA_MAX = np.float32(1 / 255), np.float32(0.999)
@@ -41,6 +41,12 @@ _CHECK = 31
 """Every 32 hits of a tile, look whether any pixel is still alive."""
 
 
+@inline_kernel
+def _lane(row, column):
+    """Where a pixel of the tile stands in a plane."""
+    return (column >> 2) * 64 + row * 4 + (column & 3)
+
+
 def _make(depth):
     """(blend, blend_back), with the depth plane or without."""
 
@@ -49,18 +55,18 @@ def _make(depth):
         """Render one band: out (4 or 5, H, W) float32 gets R, G, B over `background` (3,), alpha, depth."""
         state = np.empty(_FORWARD_SIZE, dtype=np.float32)
         for tile in range(len(starts) - 1):
-            x0 = (first_column + tile // tile_rows) * TILE_WIDTH
-            y0 = (tile % tile_rows) * TILE_HEIGHT
+            x0 = (first_column + tile // tile_rows) * TILE
+            y0 = (tile % tile_rows) * TILE
             for i in range(_LANES):
                 state[i] = _ONE
                 state[_LANES + i] = state[2 * _LANES + i] = state[3 * _LANES + i] = _ZERO
                 if depth:
                     state[6 * _LANES + i] = _ZERO
-                state[4 * _LANES + i] = np.float32(x0 + (i & 7)) + _HALF
-                state[5 * _LANES + i] = np.float32(y0 + (i >> 3)) + _HALF
+                state[4 * _LANES + i] = np.float32(x0 + 4 * (i >> 6) + (i & 3)) + _HALF
+                state[5 * _LANES + i] = np.float32(y0 + ((i >> 2) & 15)) + _HALF
             for h in range(starts[tile], starts[tile + 1]):
                 hit = hits[h]
-                n = hit >> 8
+                n = hit >> 16
                 x, y, a, b, c, o = (
                     local[n, 0],
                     local[n, 1],
@@ -70,35 +76,38 @@ def _make(depth):
                     local[n, 5],
                 )
                 red, green, blue, z = local[n, 6], local[n, 7], local[n, 8], local[n, 10]
-                for i in range(_u((hit >> 4) & 15) << _SHIFT, (_u(hit & 15) << _SHIFT) + _ROW):
-                    dx, dy = state[i + _X] - x, state[i + _Y] - y
-                    s = a * dx * dx + b * dx * dy + c * dy * dy
-                    held = min(s, _S_MAX) * _SIXTEENTH
-                    e = _ONE + held * (_P1 + held * (_P2 + held * (_P3 + held * _P4)))
-                    e = e * e
-                    e = e * e
-                    e = e * e
-                    alpha = min(o * e * e, _ALPHA_MAX)
-                    t = state[i]
-                    alpha = alpha if (alpha >= _ALPHA_MIN) & (s >= _ZERO) & (t > _ZERO) else _ZERO
-                    after = t - t * alpha
-                    ends = (after <= _T_MIN) & (t > _ZERO)
-                    weight = _ZERO if ends else t * alpha
-                    state[i] = -t if ends else after
-                    state[i + _R] += weight * red
-                    state[i + _G] += weight * green
-                    state[i + _B] += weight * blue
-                    if depth:
-                        state[i + _Z] += weight * z
+                for k in range(BLOCKS):
+                    if not (hit >> k) & 1:
+                        continue
+                    for i in range(_u(_BLOCK * k), _u(_BLOCK * k + _BLOCK)):
+                        dx, dy = state[i + _X] - x, state[i + _Y] - y
+                        s = a * dx * dx + b * dx * dy + c * dy * dy
+                        held = min(s, _S_MAX) * _SIXTEENTH
+                        e = _ONE + held * (_P1 + held * (_P2 + held * (_P3 + held * _P4)))
+                        e = e * e
+                        e = e * e
+                        e = e * e
+                        alpha = min(o * e * e, _ALPHA_MAX)
+                        t = state[i]
+                        alpha = alpha if (alpha >= _ALPHA_MIN) & (s >= _ZERO) & (t > _ZERO) else _ZERO
+                        after = t - t * alpha
+                        ends = (after <= _T_MIN) & (t > _ZERO)
+                        weight = _ZERO if ends else t * alpha
+                        state[i] = -t if ends else after
+                        state[i + _R] += weight * red
+                        state[i + _G] += weight * green
+                        state[i + _B] += weight * blue
+                        if depth:
+                            state[i + _Z] += weight * z
                 if (h & _CHECK) == _CHECK:
                     alive = _ZERO
                     for i in range(_LANES):
                         alive = max(alive, state[i])
                     if alive == _ZERO:
                         break
-            for i in range(min(TILE_HEIGHT, height - y0)):
-                for j in range(min(TILE_WIDTH, width - x0)):
-                    lane = i * TILE_WIDTH + j
+            for i in range(min(TILE, height - y0)):
+                for j in range(min(TILE, width - x0)):
+                    lane = _lane(i, j)
                     t = abs(state[lane])
                     for channel in range(3):
                         out[channel, y0 + i, x0 + j] = (
@@ -118,11 +127,11 @@ def _make(depth):
         for tile in range(len(starts) - 1):
             if starts[tile] == starts[tile + 1]:
                 continue
-            x0 = (first_column + tile // tile_rows) * TILE_WIDTH
-            y0 = (tile % tile_rows) * TILE_HEIGHT
-            for i in range(TILE_HEIGHT):
-                for j in range(TILE_WIDTH):
-                    lane = i * TILE_WIDTH + j
+            x0 = (first_column + tile // tile_rows) * TILE
+            y0 = (tile % tile_rows) * TILE
+            for i in range(TILE):
+                for j in range(TILE):
+                    lane = _lane(i, j)
                     state[4 * _LANES + lane] = np.float32(x0 + j) + _HALF
                     state[5 * _LANES + lane] = np.float32(y0 + i) + _HALF
                     inside = y0 + i < height and x0 + j < width
@@ -139,47 +148,50 @@ def _make(depth):
                     state[7 * _LANES + lane] = left
             for h in range(starts[tile], starts[tile + 1]):
                 hit = hits[h]
-                n = hit >> 8
+                n = hit >> 16
                 x, y, o = local[n, 0], local[n, 1], local[n, 5]
                 a, b, c = _HALF * local[n, 2], local[n, 3], _HALF * local[n, 4]
                 red, green, blue, z = local[n, 6], local[n, 7], local[n, 8], local[n, 10]
                 g_0 = g_x = g_y = g_xx = g_xy = g_yy = g_red = g_green = g_blue = g_z = _ZERO
-                for i in range(_u((hit >> 4) & 15) << _SHIFT, (_u(hit & 15) << _SHIFT) + _ROW):
-                    dx, dy = state[i + _X] - x, state[i + _Y] - y
-                    s = a * dx * dx + b * dx * dy + c * dy * dy
-                    held = min(s, _S_MAX) * _SIXTEENTH
-                    e = _ONE + held * (_P1 + held * (_P2 + held * (_P3 + held * _P4)))
-                    e = e * e
-                    e = e * e
-                    e = e * e
-                    e = o * e * e
-                    alpha = min(e, _ALPHA_MAX)
-                    t = state[i]
-                    alpha = alpha if (alpha >= _ALPHA_MIN) & (s >= _ZERO) & (t > _ZERO) else _ZERO
-                    after = t - t * alpha
-                    ends = (after <= _T_MIN) & (t > _ZERO)
-                    alpha = _ZERO if ends else alpha
-                    weight = t * alpha
-                    state[i] = -t if ends else after
-                    vr, vg, vb = state[i + _VR], state[i + _VG], state[i + _VB]
-                    seen = vr * red + vg * green + vb * blue + state[i + _VA]
-                    if depth:
-                        seen += state[i + _VZ] * z
-                        g_z += weight * state[i + _VZ]
-                    left = state[i + _LEFT] - weight * seen
-                    state[i + _LEFT] = left
-                    # dL/ds = -alpha dL/dalpha, and 0 where alpha is clamped.
-                    g = left * alpha / (_ONE - alpha) - weight * seen
-                    g = g if e <= _ALPHA_MAX else _ZERO
-                    g_0 += g
-                    g_x += g * dx
-                    g_y += g * dy
-                    g_xx += g * dx * dx
-                    g_xy += g * dx * dy
-                    g_yy += g * dy * dy
-                    g_red += weight * vr
-                    g_green += weight * vg
-                    g_blue += weight * vb
+                for k in range(BLOCKS):
+                    if not (hit >> k) & 1:
+                        continue
+                    for i in range(_u(_BLOCK * k), _u(_BLOCK * k + _BLOCK)):
+                        dx, dy = state[i + _X] - x, state[i + _Y] - y
+                        s = a * dx * dx + b * dx * dy + c * dy * dy
+                        held = min(s, _S_MAX) * _SIXTEENTH
+                        e = _ONE + held * (_P1 + held * (_P2 + held * (_P3 + held * _P4)))
+                        e = e * e
+                        e = e * e
+                        e = e * e
+                        e = o * e * e
+                        alpha = min(e, _ALPHA_MAX)
+                        t = state[i]
+                        alpha = alpha if (alpha >= _ALPHA_MIN) & (s >= _ZERO) & (t > _ZERO) else _ZERO
+                        after = t - t * alpha
+                        ends = (after <= _T_MIN) & (t > _ZERO)
+                        alpha = _ZERO if ends else alpha
+                        weight = t * alpha
+                        state[i] = -t if ends else after
+                        vr, vg, vb = state[i + _VR], state[i + _VG], state[i + _VB]
+                        seen = vr * red + vg * green + vb * blue + state[i + _VA]
+                        if depth:
+                            seen += state[i + _VZ] * z
+                            g_z += weight * state[i + _VZ]
+                        left = state[i + _LEFT] - weight * seen
+                        state[i + _LEFT] = left
+                        # dL/ds = -alpha dL/dalpha, and 0 where alpha is clamped.
+                        g = left * alpha / (_ONE - alpha) - weight * seen
+                        g = g if e <= _ALPHA_MAX else _ZERO
+                        g_0 += g
+                        g_x += g * dx
+                        g_y += g * dy
+                        g_xx += g * dx * dx
+                        g_xy += g * dx * dy
+                        g_yy += g * dy * dy
+                        g_red += weight * vr
+                        g_green += weight * vg
+                        g_blue += weight * vb
                 grad_local[n, 0] -= local[n, 2] * g_x + b * g_y
                 grad_local[n, 1] -= b * g_x + local[n, 4] * g_y
                 grad_local[n, 2] += _HALF * g_xx
@@ -212,30 +224,33 @@ def median_band(first_column, width, height, tile_rows, starts, hits, local, out
     """out (H, W) float32: depth of the Gaussian that brings the transmittance to a half; inf without one."""
     state = np.empty(4 * _LANES, dtype=np.float32)
     for tile in range(len(starts) - 1):
-        x0 = (first_column + tile // tile_rows) * TILE_WIDTH
-        y0 = (tile % tile_rows) * TILE_HEIGHT
+        x0 = (first_column + tile // tile_rows) * TILE
+        y0 = (tile % tile_rows) * TILE
         for i in range(_LANES):
             state[i] = _ONE
-            state[_LANES + i] = np.float32(x0 + (i & 7)) + _HALF
-            state[2 * _LANES + i] = np.float32(y0 + (i >> 3)) + _HALF
+            state[_LANES + i] = np.float32(x0 + 4 * (i >> 6) + (i & 3)) + _HALF
+            state[2 * _LANES + i] = np.float32(y0 + ((i >> 2) & 15)) + _HALF
             state[3 * _LANES + i] = np.inf
         for h in range(starts[tile], starts[tile + 1]):
             hit = hits[h]
-            n = hit >> 8
+            n = hit >> 16
             a, b, c, o = _HALF * local[n, 2], local[n, 3], _HALF * local[n, 4], local[n, 5]
-            for i in range(((hit >> 4) & 15) * TILE_WIDTH, (hit & 15) * TILE_WIDTH + TILE_WIDTH):
-                dx, dy = state[_LANES + i] - local[n, 0], state[2 * _LANES + i] - local[n, 1]
-                s = a * dx * dx + b * dx * dy + c * dy * dy
-                alpha = min(o * np.exp(-s), _ALPHA_MAX)
-                if alpha >= _ALPHA_MIN and s >= _ZERO and state[i] > _HALF:
-                    state[i] -= state[i] * alpha
-                    if state[i] <= _HALF:
-                        state[3 * _LANES + i] = local[n, 10]
+            for k in range(BLOCKS):
+                if not (hit >> k) & 1:
+                    continue
+                for i in range(_u(_BLOCK * k), _u(_BLOCK * k + _BLOCK)):
+                    dx, dy = state[_LANES + i] - local[n, 0], state[2 * _LANES + i] - local[n, 1]
+                    s = a * dx * dx + b * dx * dy + c * dy * dy
+                    alpha = min(o * np.exp(-s), _ALPHA_MAX)
+                    if alpha >= _ALPHA_MIN and s >= _ZERO and state[i] > _HALF:
+                        state[i] -= state[i] * alpha
+                        if state[i] <= _HALF:
+                            state[3 * _LANES + i] = local[n, 10]
             if (h & _CHECK) == _CHECK and np.max(state[:_LANES]) <= _HALF:
                 break
-        for i in range(min(TILE_HEIGHT, height - y0)):
-            for j in range(min(TILE_WIDTH, width - x0)):
-                out[y0 + i, x0 + j] = state[3 * _LANES + i * TILE_WIDTH + j]
+        for i in range(min(TILE, height - y0)):
+            for j in range(min(TILE, width - x0)):
+                out[y0 + i, x0 + j] = state[3 * _LANES + _lane(i, j)]
 
 
 @kernel

@@ -8,6 +8,7 @@ The kernels work on a range of Gaussians. `screen` holds one row a Gaussian:
     6, 7, 8  colour (RGB, clamped at 0 below)
     9        reach: 2 ln(255 opacity), the squared Mahalanobis distance where alpha falls to 1/255
     10       depth along the camera's axis, metres
+    11       1 / (variance along x of the dilated covariance); a - b^2 / c, but exact for needles too
 
 `camera` is one float32 vector: rotation camera_from_world (9, rows), translation (3), fx, fy, cx, cy,
 width, height, camera centre in the world (3).
@@ -18,10 +19,15 @@ import numpy as np
 from backend.geometry.harmonics import SH0, fill_basis, fill_basis_gradient
 from backend.geometry.jit import kernel
 
-SCREEN = 11
+SCREEN = 12
 """Columns of `screen`."""
 SCREEN_GRADIENT = 10
 """Columns of its gradient: 0 to 8 as in `screen`, and 9 for the depth; the reach has none."""
+
+BAND_BITS = 5
+"""A band of the picture is 2^5 = 32 pixels wide."""
+NOT_DRAWN = np.float32(1e30)
+"""Depth of what is not in the picture."""
 
 _DILATION = np.float32(0.3)
 """eps2d of GSplat: pixels^2 added to the 2D covariance, so that no Gaussian falls between pixels."""
@@ -29,7 +35,7 @@ _NEAR = np.float32(0.01)
 _FAR = np.float32(1e10)
 _MARGIN = np.float32(0.15)
 """The Jacobian is taken at most 30 % of the half picture outside it (0.3 * 0.5), as in INRIA's."""
-_ZERO, _HALF, _ONE, _TWO, _OUTSIDE = (np.float32(n) for n in (0, 0.5, 1, 2, 1e30))
+_ZERO, _HALF, _ONE, _TWO = (np.float32(n) for n in (0, 0.5, 1, 2))
 _Y0 = np.float32(SH0)
 _ALPHA_MAX_RATIO = np.float32(255)
 _TINY = np.float32(1e-20)
@@ -52,18 +58,18 @@ def pack_camera(world_from_camera: np.ndarray, intrinsics: np.ndarray, width: in
 @kernel
 def project_range(
     start, stop, camera, antialiased, positions, scales, rotations, opacities, harmonics, basis,
-    screen, depth, columns,
+    screen, depth, touched,
 ):  # fmt: skip
-    """Fill rows start..stop of screen, depth (1e30 = not drawn) and columns (first, last tile column).
+    """Fill rows start..stop of screen, depth (NOT_DRAWN or metres) and touched (first, last band).
 
-    basis (16,) float32 scratch. All arrays float32, columns int32, antialiased bool.
+    basis (16,) float32 scratch. All arrays float32, touched int32, antialiased bool.
     """
     count = harmonics.shape[1]
     fx, fy, cx, cy, width, height = camera[12], camera[13], camera[14], camera[15], camera[16], camera[17]
     limit_right, limit_left = (width - cx + _MARGIN * width) / fx, (cx + _MARGIN * width) / fx
     limit_down, limit_up = (height - cy + _MARGIN * height) / fy, (cy + _MARGIN * height) / fy
     for i in range(start, stop):
-        depth[i] = _OUTSIDE
+        depth[i] = NOT_DRAWN
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
         tx = camera[0] * x + camera[1] * y + camera[2] * z + camera[9]
         ty = camera[3] * x + camera[4] * y + camera[5] * z + camera[10]
@@ -164,11 +170,11 @@ def project_range(
         inverse = _ONE / determinant
         screen[i, 0], screen[i, 1] = px, py
         screen[i, 2], screen[i, 3], screen[i, 4] = cov_yy * inverse, -cov_xy * inverse, cov_xx * inverse
-        screen[i, 5], screen[i, 9], screen[i, 10] = opacity, reach, tz
+        screen[i, 5], screen[i, 9], screen[i, 10], screen[i, 11] = opacity, reach, tz, _ONE / cov_xx
         screen[i, 6], screen[i, 7], screen[i, 8] = max(red, _ZERO), max(green, _ZERO), max(blue, _ZERO)
-        # Pixel centres px - extent .. px + extent, in columns of 8 pixels.
-        columns[i, 0] = int(max(px - extent_x, _ZERO)) >> 3
-        columns[i, 1] = int(min(px + extent_x, width - _HALF)) >> 3
+        # Pixel centres px - extent .. px + extent.
+        touched[i, 0] = int(max(px - extent_x, _ZERO)) >> BAND_BITS
+        touched[i, 1] = int(min(px + extent_x, width - _HALF)) >> BAND_BITS
         depth[i] = tz
 
 
@@ -190,7 +196,7 @@ def project_back_range(
     limit_down, limit_up = (height - cy + _MARGIN * height) / fy, (cy + _MARGIN * height) / fy
     w = camera
     for i in range(start, stop):
-        if depth[i] >= _OUTSIDE:
+        if depth[i] >= NOT_DRAWN:
             continue
         used = False
         for k in range(SCREEN_GRADIENT):

@@ -32,15 +32,14 @@ from backend.geometry.splat_projection import (
     project_back_range,
     project_range,
 )
-from backend.geometry.splat_tiles import BAND, TILE_HEIGHT, TILE_WIDTH, bin_band
+from backend.geometry.splat_tiles import BAND, LOCAL, TILE, bin_band, depth_order, split_bands
 from shared_protocol.errors import LimitExceeded
 
 _log = logging.getLogger(__name__)
 
-_NOT_DRAWN = np.float32(1e30)
 _LARGEST_SIDE = 1 << 14
 _LARGEST_COUNT = 1 << 23
-"""A hit of a tile keeps the Gaussian's index in 23 bits."""
+"""A hit of a tile keeps the Gaussian's row in 24 bits."""
 _CHUNK = 4096
 """Gaussians a task of the projection: fixed, to keep the number of tasks small for small scenes."""
 
@@ -112,8 +111,8 @@ def pixel_kernels(name: str = "auto") -> PixelKernels:
 
         kernels = PixelKernels.of(splat_pixels_simd)
         # One tile without Gaussians: is there machine code for it?
-        starts, hits = np.zeros(2, dtype=np.int32), np.empty(0, dtype=np.int32)
-        local, background = np.empty((0, SCREEN), dtype=np.float32), np.ones(3, dtype=np.float32)
+        starts, hits = np.zeros(2, dtype=np.int32), np.empty(0, dtype=np.int64)
+        local, background = np.empty((0, LOCAL), dtype=np.float32), np.ones(3, dtype=np.float32)
         kernels.blend(0, 1, 1, 1, starts, hits, local, background, np.empty((4, 1, 1), dtype=np.float32))
     except (ImportError, AttributeError, NumbaError, RuntimeError) as error:
         if name == "simd":
@@ -165,7 +164,7 @@ class Rendering:
         """(H, W) float32 metres along the axis: where the transmittance falls to a half; inf if nowhere."""
         height, width = self.image.shape[1:]
         depth = np.empty((height, width), dtype=np.float32)
-        tile_rows = -(-height // TILE_HEIGHT)
+        tile_rows = -(-height // TILE)
 
         def one(band: _Band) -> None:
             median_band(
@@ -178,7 +177,7 @@ class Rendering:
     def _backward(self, upstream: np.ndarray, moving: bool) -> tuple[Gaussians, np.ndarray]:
         blend_back = self.kernels.blend_back if len(self.image) == 4 else self.kernels.blend_depth_back
         height, width = self.image.shape[1:]
-        tile_rows = -(-height // TILE_HEIGHT)
+        tile_rows = -(-height // TILE)
         upstream = np.ascontiguousarray(upstream, dtype=np.float32)
 
         def one(band: _Band) -> np.ndarray:
@@ -246,40 +245,29 @@ def render_gaussians(
     camera = pack_camera(world_from_camera, intrinsics, width, height)
     screen = np.empty((count, SCREEN), dtype=np.float32)
     distance = np.empty(count, dtype=np.float32)
-    columns = np.empty((count, 2), dtype=np.int32)
+    touched = np.empty((count, 2), dtype=np.int32)
 
     def project(start: int, stop: int) -> None:
         project_range(
             start, stop, camera, antialiased, gaussians.positions, gaussians.scales, gaussians.rotations,
             gaussians.opacities, gaussians.harmonics, np.empty(16, dtype=np.float32),
-            screen, distance, columns,
+            screen, distance, touched,
         )  # fmt: skip
 
     for_bands(project, count, -(-count // _CHUNK))
-    order = _depth_order(distance)
-    columns = columns[order]
-    tile_rows, tile_columns = -(-height // TILE_HEIGHT), -(-width // TILE_WIDTH)
+    tile_rows, tile_columns = -(-height // TILE), -(-width // TILE)
+    bands = -(-tile_columns // BAND)
+    first, ids = split_bands(depth_order(distance), touched, bands)
     background = np.ascontiguousarray(background, dtype=np.float32)
     chosen = pixel_kernels(kernels)
     blend = chosen.blend_depth if depth else chosen.blend
     image = np.empty((5 if depth else 4, height, width), dtype=np.float32)
 
-    def draw(first: int) -> _Band:
-        last = min(first + BAND, tile_columns) - 1
-        ids, local, starts, hits = bin_band(first, last, tile_rows, order, columns, screen)
-        blend(first, width, height, tile_rows, starts, hits, local, background, image)
-        return _Band(first, ids, local, starts, hits)
+    def draw(band: int) -> _Band:
+        column, mine = band * BAND, ids[first[band] : first[band + 1]]
+        local, starts, hits = bin_band(column, min(BAND, tile_columns - column), tile_rows, mine, screen)
+        blend(column, width, height, tile_rows, starts, hits, local, background, image)
+        return _Band(column, mine, local, starts, hits)
 
-    bands = map_parallel(draw, range(0, tile_columns, BAND))
-    return Rendering(gaussians, camera, antialiased, image, screen, distance, bands, chosen)
-
-
-def _depth_order(depth: np.ndarray) -> np.ndarray:
-    """Indices (V,) int32 of the drawn Gaussians, near to far, ties by index.
-
-    Positive floats sort as their bits do: one sort of (bits, index) pairs in 64-bit words.
-    """
-    drawn = np.flatnonzero(depth < _NOT_DRAWN)
-    keys = (depth[drawn].view(np.uint32).astype(np.uint64) << np.uint64(32)) | drawn.astype(np.uint64)
-    keys.sort()
-    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    drawn = map_parallel(draw, range(bands))
+    return Rendering(gaussians, camera, antialiased, image, screen, distance, drawn, chosen)

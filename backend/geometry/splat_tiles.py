@@ -1,103 +1,185 @@
-"""Which Gaussians touch which 8x16-pixel tile, one vertical band of the picture at a time.
+"""Which Gaussians touch which tile of 16x16 pixels, near to far, one vertical band of the picture at a time.
 
-A band is BAND tile columns. `bin_band` picks the Gaussians of one band in depth order, copies their
-rows of `screen` side by side, and lists for every tile its hits: one int32 a hit, with the row of the
-copy in the upper bits and the tile's first and last touched pixel row in the lower eight. The rows
-come from the ellipse alpha >= 1/255 cut to the 8-pixel column, so a slanted needle costs few pixels.
+A band is BAND tile columns, 32 pixels. `depth_order` sorts all Gaussians by depth, `split_bands` deals them
+out to the bands, and `bin_band`, one call a band, lists for every tile its hits: one int64 a hit, with the
+row of the Gaussian within the band in the upper bits, and in the lower 16 the blocks that it touches. A
+block is 4x4 pixels, the lanes of a vector register (`simd.py`); a tile has four columns of four of them,
+block 4 i + j being the j-th of column i. The blocks come from the ellipse alpha >= 1/255 cut to columns of
+4 pixels, for all eight columns of a band at once, so a slanted needle costs few pixels.
 """
 
 import numpy as np
 
 from backend.geometry.jit import kernel
-from backend.geometry.splat_projection import SCREEN
+from backend.geometry.simd import constant, larger, prefetch, root, smaller, store_whole, where
+from backend.geometry.splat_projection import NOT_DRAWN, SCREEN
 
-TILE_WIDTH = 8
-TILE_HEIGHT = 16
-BAND = 4
+TILE = 16
+"""Pixels a side."""
+BLOCKS = 16
+"""Blocks a tile."""
+BAND = 2
 """Tile columns a band. Fixed, so that sums over bands do not depend on the number of cores."""
+LOCAL = 16
+"""Columns of a band's copy of `screen`: a row is one cache line. Behind those of `screen`, log2 of alpha:
+12 + 14 dx^2 + 15 (dy + 13 dx)^2."""
 
+_u = np.uint64
 _ZERO, _HALF = np.float32(0), np.float32(0.5)
-_LAST_PIXEL = np.float32(TILE_WIDTH - 0.5)
+_LOG2_E, _LOG2_255 = np.float32(1 / np.log(2)), np.float32(np.log2(255))
+# The lower eight lanes find the last row of each column, the upper eight the first.
+_SIGN = constant([1.0] * 8 + [-1.0] * 8)
+_LEFT = constant([4 * i + 0.5 for i in range(8)] * 2)
+_RIGHT = constant([4 * i + 3.5 for i in range(8)] * 2)
 _SLACK = np.float32(0.02)
 """Pixels added to each reach, so that rounding never drops a row with alpha >= 1/255."""
-_FAR = np.float32(1e6)
+_WHOLE_ROW = constant([0.02 - 0.5] * 8 + [0.99 - 0.02 - 0.5] * 8)
+"""From a height to a row, once truncated: pixel centres lie at +0.5."""
+_BEYOND = constant([0.0] * 8 + [4.0] * 8)
+_QUARTER, _NONE = np.float32(0.25), np.float32(-1)
+_WIDEST = np.float32(1 << 20)
+_TILE_BITS, _OWNER_BITS = 4, 16
+_HIT = (1 << 40) - 1
+_AHEAD = 8
+"""Gaussians between the request for a row of `screen` and its use: they lie all over it."""
+_BITS = 11
 
 
 @kernel
-def bin_band(first_column, last_column, tile_rows, order, columns, screen):
-    """Hits of tile columns first_column..last_column (inclusive), all Gaussians in depth `order`.
+def depth_order(depth):
+    """Indices (V,) int32 of the drawn Gaussians (depth < NOT_DRAWN), near to far, ties by index.
 
-    order (V,) int32; columns (V, 2) int32 in the same order; screen (G, SCREEN) float32.
-    Returns ids (n,) int32, local (n, SCREEN) float32, starts (tiles + 1,) int32, hits (h,) int32;
-    tile index = (column - first_column) * tile_rows + tile row.
+    Positive floats sort as their bits do: a radix sort of 3 x 11 bits, lowest first.
     """
-    count, spans = 0, 0
+    bits = depth.view(np.uint32)
+    counts = np.zeros((3, 1 << _BITS), dtype=np.int32)
+    mask = np.uint32((1 << _BITS) - 1)
+    drawn = 0
+    first, second = np.empty(len(depth), dtype=np.uint64), np.empty(len(depth), dtype=np.uint64)
+    for i in range(len(depth)):
+        key = bits[i]
+        if depth[i] < NOT_DRAWN:
+            first[drawn] = (_u(key) << _u(32)) | _u(i)
+            drawn += 1
+            counts[0, key & mask] += 1
+            counts[1, (key >> np.uint32(_BITS)) & mask] += 1
+            counts[2, key >> np.uint32(2 * _BITS)] += 1
+    for turn in range(3):
+        total = 0
+        for digit in range(1 << _BITS):
+            here = counts[turn, digit]
+            counts[turn, digit] = total
+            total += here
+        shift = _u(32 + _BITS * turn)
+        for k in range(drawn):
+            digit = (first[k] >> shift) & _u(mask)
+            second[counts[turn, digit]] = first[k]
+            counts[turn, digit] += 1
+        first, second = second, first
+    order = np.empty(drawn, dtype=np.int32)
+    for k in range(drawn):
+        order[k] = first[k] & _u(0xFFFFFFFF)
+    return order
+
+
+@kernel
+def split_bands(order, touched, bands):
+    """Deal the Gaussians in `order` out to the bands they touch: starts (bands + 1,), ids, both int32.
+
+    touched (G, 2) int32: first and last band of each Gaussian, within range(bands).
+    """
+    starts = np.zeros(bands + 1, dtype=np.int32)
     for k in range(len(order)):
-        low, high = max(columns[k, 0], first_column), min(columns[k, 1], last_column)
-        if low <= high:
-            count += 1
-            spans += high - low + 1
-    ids = np.empty(count, dtype=np.int32)
-    local = np.empty((count, SCREEN), dtype=np.float32)
-    rows = np.empty((spans, 2), dtype=np.int16)
-    starts = np.zeros((last_column - first_column + 1) * tile_rows + 1, dtype=np.int32)
-    last_row = tile_rows * TILE_HEIGHT - 1
-    n, span = 0, 0
-    for k in range(len(order)):
-        low, high = max(columns[k, 0], first_column), min(columns[k, 1], last_column)
-        if low > high:
-            continue
         i = order[k]
-        ids[n] = i
+        for band in range(touched[i, 0], touched[i, 1] + 1):
+            starts[band + 1] += 1
+    for band in range(bands):
+        starts[band + 1] += starts[band]
+    ids = np.empty(starts[bands], dtype=np.int32)
+    fill = starts.copy()
+    for k in range(len(order)):
+        i = order[k]
+        for band in range(touched[i, 0], touched[i, 1] + 1):
+            ids[fill[band]] = i
+            fill[band] += 1
+    return starts, ids
+
+
+@kernel
+def bin_band(first_column, columns, tile_rows, ids, screen):
+    """Hits of the tiles of one band.
+
+    first_column, columns: its first tile column, and how many of its BAND columns are in the picture;
+    ids (n,) int32 the band's Gaussians, near to far; screen (G, SCREEN) float32.
+    Returns local (n, LOCAL) float32, the rows of screen in that order; starts (tiles + 1,) int32,
+    hits (h,) int64; tile index = (column - first_column) * tile_rows + tile row.
+    """
+    local = np.empty((len(ids), LOCAL), dtype=np.float32)
+    starts = np.zeros(columns * tile_rows + 1, dtype=np.int32)
+    blocks = np.empty(16 * len(ids), dtype=np.int32)
+    spans = np.empty((len(ids), 4), dtype=np.int32)
+    left_edge = np.float32(first_column * TILE)
+    highest = np.float32(tile_rows * TILE - 1)
+    for n in range(len(ids)):
+        i = _u(ids[n])
+        ahead = _u(ids[min(n + _AHEAD, len(ids) - 1)]) * _u(SCREEN)
+        prefetch(screen, ahead)
+        prefetch(screen, ahead + _u(SCREEN - 1))
         for j in range(SCREEN):
             local[n, j] = screen[i, j]
-        n += 1
         x, y, a, b, c, reach = (
-            screen[i, 0], screen[i, 1], screen[i, 2], screen[i, 3], screen[i, 4], screen[i, 9]
+            screen[i, 0] - left_edge, screen[i, 1], screen[i, 2], screen[i, 3], screen[i, 4], screen[i, 9]
         )  # fmt: skip
-        # a dx^2 + 2 b dx dy + c dy^2 = reach. Half width, and the slope of the line through the top.
-        inverse_c = np.float32(1) / c
-        determinant = max(a * c - b * b, np.float32(1e-30))
-        half_width = np.sqrt(reach * c / determinant)
-        top = np.sqrt(reach * a / determinant)
-        top_dx = -b / a * top
-        for column in range(low, high + 1):
-            left = max(np.float32(column * TILE_WIDTH) + _HALF - x, -half_width)
-            right = min(np.float32(column * TILE_WIDTH) + _LAST_PIXEL - x, half_width)
-            at = min(max(top_dx, left), right)
-            y_high = (np.sqrt(max(c * reach - determinant * at * at, _ZERO)) - b * at) * inverse_c
-            at = min(max(-top_dx, left), right)
-            y_low = (-np.sqrt(max(c * reach - determinant * at * at, _ZERO)) - b * at) * inverse_c
-            first = int(np.ceil(min(max(y + y_low - _HALF - _SLACK, _ZERO), _FAR)))
-            last = min(int(np.floor(min(max(y + y_high - _HALF + _SLACK, -_FAR), _FAR))), last_row)
-            if left > right + _SLACK or last < first:
-                first, last = 1, 0
-            rows[span, 0], rows[span, 1] = first, last
-            span += 1
-            base = (column - first_column) * tile_rows + 1
-            for tile in range(first >> 4, (last >> 4) + 1 if last >= first else 0):
-                starts[base + tile] += 1
+        # s = dx^2 / (2 var_x) + c / 2 (dy + b / c dx)^2: the rows at dx lie around -b / c dx.
+        inverse_c, inverse_variance = np.float32(1) / c, screen[i, 11]
+        shear = b * inverse_c
+        local[n, 12], local[n, 13] = _LOG2_E * _HALF * reach - _LOG2_255, shear
+        local[n, 14], local[n, 15] = -_LOG2_E * _HALF * inverse_variance, -_LOG2_E * _HALF * c
+        half_width = np.sqrt(reach / inverse_variance)
+        half_height = np.sqrt(reach * a * inverse_c / inverse_variance)
+        spans[n, 0] = int(min(max(x - half_width, _ZERO), _WIDEST)) >> _TILE_BITS
+        spans[n, 1] = min(int(min(max(x + half_width, _ZERO), _WIDEST)) >> _TILE_BITS, columns - 1)
+        spans[n, 2] = int(min(max(y - half_height, _ZERO), highest)) >> _TILE_BITS
+        spans[n, 3] = int(min(max(y + half_height, _ZERO), highest)) >> _TILE_BITS
+        # The highest point lies at dx = top, the lowest at -top.
+        top = _SIGN() * (-b / a * half_height)
+        left, right = larger(_LEFT() - x, -half_width), smaller(_RIGHT() - x, half_width)
+        at = smaller(larger(left, top), right)
+        edge = _SIGN() * root(larger((reach - inverse_variance * at * at) * inverse_c, _ZERO)) - shear * at
+        row = edge + (_WHOLE_ROW() + y)
+        inside = (left <= right + _SLACK) & (row >= _ZERO)
+        store_whole(blocks, _u(16 * n), where(inside, smaller(row, _BEYOND() + highest) * _QUARTER, _NONE))
+    # A loop of its own: a mispredicted branch is dear where it waits for a far load and roots.
+    capacity = 4 * len(ids) + 64
+    entries = np.empty(capacity, dtype=np.int64)
+    count = _u(0)
+    for n in range(len(ids)):
+        if np.int64(count) + BAND * tile_rows + 1 > capacity:
+            capacity = 2 * capacity + BAND * tile_rows
+            more = np.empty(capacity, dtype=np.int64)
+            more[:count] = entries[:count]
+            entries = more
+        for column in range(spans[n, 0], spans[n, 1] + 1):
+            for row in range(spans[n, 2], spans[n, 3] + 1):
+                touched = 0
+                for i in range(4):
+                    at = _u(16 * n + 4 * column + i)
+                    end = min(np.int64(blocks[at]) - 4 * row, 3)
+                    begin = max(np.int64(blocks[at + _u(8)]) - 4 * row, 0)
+                    # Rows begin..end of four; none where end < 0 or begin > 3.
+                    touched |= (15 << min(begin, 4) & 15 >> 3 - max(end, -1)) << 4 * i
+                tile = column * tile_rows + row
+                # Written in any case, and written over where it is not one.
+                entries[count] = tile << 40 | n << _OWNER_BITS | touched
+                count += _u(touched != 0)
+    for k in range(count):
+        starts[_u(entries[k] >> 40) + _u(1)] += 1
     for tile in range(len(starts) - 1):
         starts[tile + 1] += starts[tile]
-    hits = np.empty(starts[-1], dtype=np.int32)
-    fill = starts[:-1].copy()
-    n, span = 0, 0
-    for k in range(len(order)):
-        low, high = max(columns[k, 0], first_column), min(columns[k, 1], last_column)
-        if low > high:
-            continue
-        for column in range(low, high + 1):
-            first, last = rows[span, 0], rows[span, 1]
-            span += 1
-            if last < first:
-                continue
-            base = (column - first_column) * tile_rows
-            for tile in range(first >> 4, (last >> 4) + 1):
-                begin, end = (
-                    max(first - tile * TILE_HEIGHT, 0),
-                    min(last - tile * TILE_HEIGHT, TILE_HEIGHT - 1),
-                )
-                hits[fill[base + tile]] = (n << 8) | (begin << 4) | end
-                fill[base + tile] += 1
-        n += 1
-    return ids, local, starts, hits
+    hits = np.empty(count, dtype=np.int64)
+    fill = starts.copy()
+    for k in range(count):
+        tile = _u(entries[k] >> 40)
+        hits[fill[tile]] = entries[k] & _HIT
+        fill[tile] += 1
+    return local, starts, hits
