@@ -1,16 +1,21 @@
 """Gaussian splatting on the CPU: our Numba rasteriser, needs nothing beyond the base install."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, ViewCorrections, Views
-from backend.stages.splats.camera_refine import Corrections
+from backend.stages.splats.camera_refine import Corrections, settle
 from backend.stages.splats.fit import fit
-from backend.stages.splats.init import start_on_hull
+from backend.stages.splats.init import Start, start_on_hull
 from backend.stages.splats.parameters import prune
 from backend.stages.splats.perceptual import load_term
-from backend.stages.splats.targets import half_targets, make_targets
+from backend.stages.splats.targets import Target, half_targets, make_targets
+
+_ROUGH = 0.5
+"""Steps of the first fit that refines cameras, next to the fit itself."""
 
 
 class CpuSplats:
@@ -30,22 +35,30 @@ class CpuSplats:
         half = half_targets(views, options, context.check)
         corrections = None
         if options.refine_cameras:
-            positions = start.gaussians.positions
-            centre = (positions.min(axis=0) + positions.max(axis=0)) / 2
-            corrections = Corrections(views.cameras, centre, start.extent)
+            corrections = _first_corrections(views, start, half or targets, options, context)
+            context.step(0, options.steps, "Carving the hull again, with corrected cameras")
+            agreed = ViewCorrections(corrections.poses, corrections.gains, corrections.offsets).applied(views)
+            start = start_on_hull(agreed, options, context)
         fitted = prune(
             fit(start, targets, options, context, perceptual=term, half=half, corrections=corrections)
         )
-        return Splats(
-            **vars(fitted), antialiased=options.antialiased, corrections=_learned(corrections, context)
-        )
+        learned = None
+        if corrections is not None:
+            fitted, learned = settle(corrections, fitted)
+            context.note(
+                camera_turn_degrees=round(float(np.median(corrections.degrees)), 3),
+                camera_shift=round(float(np.median(corrections.shifts)), 4),
+            )
+        return Splats(**vars(fitted), antialiased=options.antialiased, corrections=learned)
 
 
-def _learned(corrections: Corrections | None, context: StageContext) -> ViewCorrections | None:
-    if corrections is None:
-        return None
-    context.note(
-        camera_turn_degrees=round(float(np.median(corrections.degrees[1:])), 3),
-        camera_shift=round(float(np.median(corrections.shifts[1:])), 4),
-    )
-    return ViewCorrections(corrections.poses, corrections.gains, corrections.offsets)
+def _first_corrections(
+    views: Views, start: Start, targets: list[Target], options: SplatsOptions, context: StageContext
+) -> Corrections:
+    """Corrections from a first, rough fit: a hull carved with wrong cameras lacks what they cut away."""
+    positions = start.gaussians.positions
+    centre = (positions.min(axis=0) + positions.max(axis=0)) / 2
+    corrections = Corrections(views.cameras, centre, start.extent)
+    rough = replace(options, steps=round(_ROUGH * options.steps), perceptual=0.0, densify="none", hold_out=0)
+    fit(start, targets, rough, context, corrections=corrections)
+    return corrections
