@@ -13,8 +13,7 @@ from backend.geometry.images import resize_rgba
 from backend.pipeline.options import OrbitOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture, Views
-from backend.stages.orbit.backside import BANDED, back_colour
-from backend.stages.orbit.backside import UPRIGHT as SMOOTH
+from backend.stages.orbit.backside import back_colour
 from backend.stages.orbit.contour import FlatMesh, triangulate
 from backend.stages.orbit.render import Shape, render
 from backend.stages.orbit.run import ring_cameras
@@ -140,9 +139,7 @@ def _painted(
     attributes[:, 2] = front_share(vertices, faces, origin, FADE_LATHE if turned else FADE_STOP)
     check()
     colour = np.ascontiguousarray(rgba[..., :3])
-    pictures = np.ascontiguousarray(
-        np.dstack([colour, back_colour(colour, alpha, BANDED if turned else SMOOTH)])
-    )
+    pictures = np.ascontiguousarray(np.dstack([colour, back_colour(colour, alpha)]))
     return Shape(vertices, faces, attributes, pictures)
 
 
