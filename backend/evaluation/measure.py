@@ -98,8 +98,12 @@ def measure(
     for source, views in drawn.items():
         if views:
             figures |= {f"{source}_{name}": value for name, value in judge.score(views).items()}
+        if views and protocol.extra and source != "frames":
+            on = len(judged) - len(protocol.extra)
+            for name, part in (("on", range(on)), ("off", range(on, len(judged)))):
+                figures[f"{source}_psnr_{name}"] = judge.psnr({view: views[view] for view in part})
     front = _of_mesh(textured, place.cameras(cameras.take([0])), lambda view: step("judging", 0, 0))
-    figures["input_psnr"] = PictureJudge(pictures[:1], None).score(front)["psnr"]
+    figures["input_psnr"] = PictureJudge(pictures[:1], None).psnr(front)
     if protocol.shape is not None:
         figures |= score_shape(
             place.points(textured.mesh.vertices),
@@ -132,7 +136,7 @@ def measure(
 def _task_inputs(
     settings: Settings, elevation: float, cameras: Cameras, pictures: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, StageOptions]]:
-    """What the recipe is given, and its options: the pipeline is told the input camera's lens and elevation."""
+    """What the recipe is given, and its options: it is told the input camera's lens and elevation."""
     picture = Picture(pictures[0])
     if settings.task == "views":
         options = override(dict(settings.options), dict(settings.changes))

@@ -128,7 +128,7 @@ def _parts(path: Path) -> list[tuple[np.ndarray, np.ndarray, Any]]:
         raise AccessDenied(
             f"{path} cannot be read", "a file you may read", "Change its permissions."
         ) from None
-    except Exception as error:  # noqa: BLE001  (each format's reader has exceptions of its own)
+    except Exception as error:  # each format's reader has exceptions of its own
         words = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InvalidInput(f"{path} cannot be read as a mesh ({words})", "an undamaged file") from error
     parts = []

@@ -14,13 +14,15 @@ from backend.pipeline.values import quantize
 _PAGE, _INK, _SOFT, _GRID = (255, 255, 255), (40, 42, 46), (110, 112, 118), (228, 228, 226)
 _BAR, _BAR_ALT = (86, 124, 168), (226, 146, 92)
 _MEAN, _MEDIAN = (196, 62, 62), (52, 140, 92)
-_WIDTH, _PANEL, _MARGIN = 1200, 190, 36
+_COLUMN, _PANEL, _MARGIN = 546, 190, 36
 _LABELS = 110
 """Pixels below a column of panels for the objects' names."""
 _MOST_NAMES = 40
 
 TITLES = {
     "psnr": "PSNR, dB (more is better)",
+    "psnr_on": "PSNR on the ring, dB",
+    "psnr_off": "PSNR off the ring, dB",
     "ssim": "SSIM (more is better)",
     "perceptual": "perceptual distance (less is better)",
     "chamfer": "Chamfer distance (less is better)",
@@ -32,24 +34,24 @@ TITLES = {
 def draw_plot(rows: list[Row], settings: Settings) -> bytes:
     """PNG bytes. Figures that no object has are left out."""
     panels = [n for n in columns(settings) if any(n in row.figures for row in rows)]
-    per_column = -(-len(panels) // 2) if panels else 0
-    height = 2 * _MARGIN + 30 + per_column * _PANEL + _LABELS
-    image = Image.new("RGB", (_WIDTH, height), _PAGE)
+    in_row = 2 if len(panels) <= 8 else 3
+    per_column = -(-len(panels) // in_row) if panels else 0
+    width, height = in_row * (_COLUMN + _MARGIN) + _MARGIN, _MARGIN + 30 + per_column * _PANEL + _LABELS
+    image = Image.new("RGB", (width, height), _PAGE)
     draw = ImageDraw.Draw(image)
     protocol = settings.protocol
     title = f"Protocol {protocol.name}, task {settings.task}: {len(rows)} objects"
     draw.text((_MARGIN, _MARGIN - 12), title, fill=_INK, font=_font(20))
-    draw.text((_WIDTH - 260, _MARGIN - 8), "mean", fill=_MEAN, font=_font(15))
-    draw.text((_WIDTH - 200, _MARGIN - 8), "median", fill=_MEDIAN, font=_font(15))
-    width = (_WIDTH - 3 * _MARGIN) // 2
+    draw.text((width - 230, _MARGIN - 8), "mean", fill=_MEAN, font=_font(15))
+    draw.text((width - 170, _MARGIN - 8), "median (dashed)", fill=_MEDIAN, font=_font(15))
     lines = dict(summary(rows))
     for index, name in enumerate(panels):
         column, place = divmod(index, per_column)
-        left, top = _MARGIN + column * (width + _MARGIN), _MARGIN + 30 + place * _PANEL
+        left, top = _MARGIN + column * (_COLUMN + _MARGIN), _MARGIN + 30 + place * _PANEL
         marks = (lines["mean"][name], lines["median"][name])
-        _panel(draw, rows, name, left, top, width, marks)
+        _panel(draw, rows, name, left, top, marks)
         if place == per_column - 1 or index == len(panels) - 1:
-            _names(image, rows, left, top + _PANEL - 14, width)
+            _names(image, rows, left, top + _PANEL - 14)
     if not panels:
         draw.text((_MARGIN, _MARGIN + 24), "No object has figures.", fill=_SOFT, font=_font(16))
     buffer = io.BytesIO()
@@ -63,10 +65,11 @@ def _panel(
     name: str,
     left: int,
     top: int,
-    width: int,
     marks: tuple[float, float],
 ) -> None:
+    width = _COLUMN
     source, _, figure = name.partition("_") if name.partition("_")[2] in TITLES else ("", "", name)
+    source = "mesh, from the input view" if source == "input" else source
     title = TITLES.get(figure, f"F-score at 0.{name.removeprefix('f_')} (more is better)")
     draw.text((left, top), f"{source}: {title}" if source else title, fill=_INK, font=_font(14))
     low, high, ticks = _axis([row.figures[name] for row in rows if name in row.figures])
@@ -82,10 +85,15 @@ def _panel(
     for index, row in enumerate(rows):
         if name in row.figures:
             start = axis_left + (index + 0.15) * slot
-            box = (start, y(row.figures[name]), start + max(1.0, 0.7 * slot), axis_bottom)
-            draw.rectangle(box, fill=_BAR_ALT if name in ("chamfer", "iou") or "_" not in name else _BAR)
-    for mark, colour in zip(marks, (_MEAN, _MEDIAN), strict=True):
-        draw.line((axis_left, y(mark), left + width, y(mark)), fill=colour, width=2)
+            bar_top, end = y(row.figures[name]), start + max(1.0, 0.7 * slot)
+            draw.rectangle((start, bar_top, end, axis_bottom), fill=_BAR if source else _BAR_ALT)
+            if slot >= 44:
+                words = f"{row.figures[name]:.3g}"
+                draw.text(((start + end) / 2, axis_bottom - 8), words, _PAGE, _font(11), anchor="mm")
+    mean, median = map(y, marks)
+    draw.line((axis_left, mean, left + width, mean), fill=_MEAN, width=2)
+    for start in range(axis_left, left + width, 12):
+        draw.line((start, median, min(start + 6, left + width), median), fill=_MEDIAN, width=2)
     draw.line((axis_left, axis_bottom, left + width, axis_bottom), fill=_SOFT)
 
 
@@ -98,13 +106,15 @@ def _axis(values: list[float]) -> tuple[float, float, list[float]]:
     step *= next(f for f in (1, 2, 5, 10) if span / (f * step) <= 4.5)
     low = float(np.floor(bottom / step) * step)
     high = float(np.ceil((top or span) / step + 0.05) * step)
+    if max(finite, default=0) <= 1 < high:  # shares end at 1
+        high = 1.0
     return low, high, [round(t, 10) for t in np.arange(low, high + step / 2, step)]
 
 
-def _names(image: Image.Image, rows: list[Row], left: int, top: int, width: int) -> None:
+def _names(image: Image.Image, rows: list[Row], left: int, top: int) -> None:
     """Names of the objects, read upward, under their bars."""
     axis_left = left + 52
-    slot = (left + width - axis_left) / len(rows)
+    slot = (left + _COLUMN - axis_left) / len(rows)
     if len(rows) > _MOST_NAMES:
         return
     for index, row in enumerate(rows):

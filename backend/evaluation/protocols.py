@@ -4,13 +4,16 @@ Everything is in the frame of the normalised truth: its box's longest side 1, ce
 from -Y by the input view. Where a paper leaves something open, `chosen` says what we took.
 """
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from backend.geometry.cameras import Cameras, pinhole_intrinsics
-from shared_protocol.conventions import look_at, ring_position
 from shared_protocol.errors import InvalidInput
+
+if TYPE_CHECKING:  # the command line lists the protocols without loading numpy
+    import numpy as np
+
+    from backend.geometry.cameras import Cameras
 
 TASKS = ("image", "views")
 """image: one picture -> 3D (`generate`). views: posed pictures -> 3D (`reconstruct`)."""
@@ -34,14 +37,19 @@ class Rig:
     fov: float
     size: int
 
-    def elevation_of(self, generator: np.random.Generator) -> float:
+    def elevation_of(self, generator: "np.random.Generator") -> float:
         """Degrees, for one object."""
         if isinstance(self.elevation, tuple):
             return round(float(generator.uniform(*self.elevation)), 2)
         return self.elevation
 
-    def cameras(self, directions: list[tuple[float, float]], size: int) -> Cameras:
+    def cameras(self, directions: list[tuple[float, float]], size: int) -> "Cameras":
         """Cameras at these (azimuth, elevation) in degrees."""
+        import numpy as np
+
+        from backend.geometry.cameras import Cameras, pinhole_intrinsics
+        from shared_protocol.conventions import look_at, ring_position
+
         poses = [look_at(ring_position(*direction, self.distance)) for direction in directions]
         intrinsics = np.repeat(pinhole_intrinsics(self.fov, size, size)[None], len(poses), axis=0)
         return Cameras(np.array(poses).reshape(-1, 4, 4), intrinsics, size, size)
@@ -110,7 +118,7 @@ class Protocol:
         return [*ring[0 if self.with_input else 1 :], *self.extra]
 
 
-_SYNC_LENS = float(2 * np.degrees(np.arctan(128 / 280)))
+_SYNC_LENS = 2 * math.degrees(math.atan(128 / 280))
 """Degrees: 35 mm on a 32 mm sensor, 280 pixels for 256."""
 
 PROTOCOLS = (
@@ -119,8 +127,8 @@ PROTOCOLS = (
         "this project's own, docs/evaluation.md",
         Rig(16, 15.0, 2.0, 40.0, 512),
         ShapeRules("area", "around", 100_000, 128, (0.005, 0.01, 0.02)),
-        "16 azimuths at elevation 15, distance 2, fov 40, 512 px, lit; held-out views between them and off the "
-        "ring (elevations 35, 35, 55, -10); 100,000 area samples; F-score at .005, .01, .02; IoU on 128^3",
+        "16 azimuths at elevation 15, distance 2, fov 40, 512 px, lit; held-out views between them and off "
+        "it (elevations 35, 35, 55, -10); 100,000 area samples; F-score at .005, .01, .02; IoU on 128^3",
         "nothing is open",
         extra=((146.0, 35.0), (-34.0, 35.0), (-140.0, 55.0), (30.0, -10.0)),
         lit=True,
@@ -131,7 +139,8 @@ PROTOCOLS = (
         Rig(16, 30.0, 1.5, _SYNC_LENS, 256),
         ShapeRules("visible", "sync"),
         "16 views at elevation 30, distance 1.5, 35 mm on 32 mm, 256 px, over white, the input view counted; "
-        "Chamfer of visible points thinned at .01; IoU of mesh2sdf signs on 64^3 of the cube -1..1; no alignment",
+        "Chamfer of visible points thinned at .01; IoU of mesh2sdf signs on 64^3 of the cube -1..1; no "
+        "alignment",
         "colours without lights (theirs: an even environment); the result placed by the input camera, which "
         "their model has by construction",
         with_input=True,
@@ -159,8 +168,8 @@ PROTOCOLS = (
         "GSV3D, section 4.1, table 1",
         Rig(21, (-5.0, 30.0), 1.5, 33.8, 512),
         ShapeRules("area", "around", 4_096, 64, (0.01, 0.02, 0.05)),
-        "GSO; 21 views at one elevation drawn from -5..30 for each object, the first is the input, the others "
-        "are judged on renderings of the 3D result; 4,096 points; Chamfer, IoU, F-score",
+        "GSO; 21 views at one elevation drawn from -5..30 for each object, the first is the input, the "
+        "others are judged on renderings of the 3D result; 4,096 points; Chamfer, IoU, F-score",
         "longest side 1; distance 1.5 and fov 33.8 (SV3D's lens); Chamfer halved and un-squared; F-score at "
         ".01, .02, .05; IoU on 64^3; the result placed by the input camera. Its text states none of these",
         frames=False,

@@ -44,7 +44,7 @@ class PictureJudge:
         for view, picture in pictures.items():
             self._check()
             picture = over(picture, WHITE) if picture.shape[-1] == 4 else picture
-            figures["psnr"].append(min(metrics.psnr(picture, self._truth[view]), 100.0))
+            figures["psnr"].append(self.psnr({view: picture}))
             figures["ssim"].append(metrics.ssim(picture, self._truth[view]))
             if self._net is not None:
                 self._check()
@@ -53,6 +53,14 @@ class PictureJudge:
                     self._check()
                 figures["perceptual"].append(self._net.distance(_planes(picture), self._features[view]))
         return {name: float(np.mean(values)) for name, values in figures.items() if values}
+
+    def psnr(self, pictures: Mapping[int, np.ndarray]) -> float:
+        """Mean PSNR alone, dB."""
+        values = []
+        for view, picture in pictures.items():
+            picture = over(picture, WHITE) if picture.shape[-1] == 4 else picture
+            values.append(min(metrics.psnr(picture, self._truth[view]), 100.0))
+        return float(np.mean(values))
 
 
 def _planes(picture: np.ndarray) -> np.ndarray:

@@ -41,7 +41,10 @@ def columns(settings: Settings) -> list[str]:
     """All columns of a protocol, in order; some may have no figures here."""
     protocol = settings.protocol
     sources = ["frames"] if protocol.frames and settings.task == "image" else []
-    names = [f"{source}_{figure}" for source in [*sources, "mesh", "splats"] for figure in PICTURE_FIGURES]
+    sources += ["mesh", "splats"]
+    names = [f"{source}_{figure}" for source in sources for figure in PICTURE_FIGURES]
+    if protocol.extra:  # on the ring and off it
+        names += [f"{source}_psnr_{part}" for source in ("mesh", "splats") for part in ("on", "off")]
     names.append("input_psnr")
     if protocol.shape is not None:
         names += ["chamfer", *(f_name(t) for t in protocol.shape.thresholds), "iou"]
@@ -96,20 +99,22 @@ def markdown_table(rows: list[Row], settings: Settings, facts: dict[str, Any]) -
     judged = ", ".join(f"`{name}_` {words}" for name, words in SOURCES.items() if f"{name}_psnr" in names)
     lines += [
         "",
-        f"PSNR in dB, SSIM (Wang 2004), of {judged}, over white, means over the judged views; `input_psnr` of the "
-        f"mesh from the input camera. Perceptual distance: {facts['perceptual']} Seconds: wall time of the stages. "
-        f"Seed {settings.seed}, Orrery {facts['versions']['orrery']}; more in environment.json.",
+        f"PSNR in dB, SSIM (Wang 2004), of {judged}, over white, means over the judged views (`_on`, "
+        f"`_off`: those on the ring, off it); `input_psnr` of the mesh from the input camera. Perceptual distance: {facts['perceptual'].rstrip('.')}. "
+        f"Seconds: wall time of the stages. Seed {settings.seed}, Orrery {facts['versions']['orrery']}; more "
+        "in environment.json.",
         "",
     ]
     return "\n".join(lines)
 
 
 def _line(label: str, figures: dict[str, float], names: list[str]) -> str:
-    return f"| {label} | " + " | ".join(_cell(name, figures.get(name)) for name in names) + " |"
+    cells = [_cell(name, figures.get(name)) if figures else "-" for name in names]
+    return f"| {label} | " + " | ".join(cells) + " |"
 
 
 def _cell(name: str, value: float | None) -> str:
     if value is None:
-        return "-"
-    digits = 2 if name.endswith("psnr") else 1 if name == "seconds" else 4 if name == "chamfer" else 3
+        return "unavailable" if name.endswith("perceptual") else "-"
+    digits = 2 if "psnr" in name else 1 if name == "seconds" else 4 if name == "chamfer" else 3
     return f"{value:.{digits}f}"

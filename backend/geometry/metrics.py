@@ -170,7 +170,7 @@ def visible_points(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) ->
 
 
 def sync_cameras() -> Cameras:
-    """SyncDreamer's fixed rig (meta_info/camera-16.pkl): a ring of 16 at elevation 30, focal length 280 px."""
+    """SyncDreamer's fixed rig (meta_info/camera-16.pkl): 16 views at elevation 30, focal length 280 px."""
     fov = 2 * np.degrees(np.arctan(128 / 280))
     return ring(16, radius=1.5, elevation_degrees=30.0, fov_degrees=float(fov), size=256)
 
