@@ -13,7 +13,7 @@ from backend.geometry.mesh_render import vertex_normals
 KEY, FILL = (-0.5, -0.7, 0.8), (0.8, 0.3, 0.1)
 """Directions toward the two lights, fixed in the world."""
 AMBIENT, KEY_LIGHT, FILL_LIGHT = 0.45, 0.5, 0.2
-SHARP = np.cos(np.radians(40.0))
+SHARP = np.cos(np.radians(30.0))
 """Faces that turn further from their vertices' normal than this are lit flat."""
 
 

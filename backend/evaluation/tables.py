@@ -97,12 +97,13 @@ def markdown_table(rows: list[Row], settings: Settings, facts: dict[str, Any]) -
     if failures:
         lines += ["", "No figures:", "", *failures]
     judged = ", ".join(f"`{name}_` {words}" for name, words in SOURCES.items() if f"{name}_psnr" in names)
+    perceptual = facts["perceptual"].rstrip(".")
     lines += [
         "",
         f"PSNR in dB, SSIM (Wang 2004), of {judged}, over white, means over the judged views (`_on`, "
-        f"`_off`: those on the ring, off it); `input_psnr` of the mesh from the input camera. Perceptual distance: {facts['perceptual'].rstrip('.')}. "
-        f"Seconds: wall time of the stages. Seed {settings.seed}, Orrery {facts['versions']['orrery']}; more "
-        "in environment.json.",
+        "`_off`: those on the ring, off it); `input_psnr` of the mesh from the input camera. Perceptual "
+        f"distance: {perceptual}. Seconds: wall time of the stages. Seed {settings.seed}, Orrery "
+        f"{facts['versions']['orrery']}; more in environment.json.",
         "",
     ]
     return "\n".join(lines)
