@@ -4,6 +4,7 @@ LLVM turns `<16 x float>` into the best the processor has: one register of AVX-5
 or NEON; several registers a value also keep a processor busy that waits for the last operation. Numba knows
 such a value as type `f32x16`, and comparisons of two as mask `m16`. Inside a kernel:
 
+    array = aligned(count)       new float32 array that begins at a cache line
     v = load(array, i)           16 neighbours of a contiguous float32 array; i counts as in its ravel()
     store(array, i, v)
     v = load_rows(array, i, n)   four runs of four, n apart; store_rows(array, i, n, v)
@@ -25,9 +26,12 @@ Only the documented `numba.extending` interface is used.
 
 import operator
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+from backend.geometry.jit import kernel
 
 LANES = 16
 _QUARTER = LANES // 4
@@ -149,6 +153,14 @@ def _at(builder, data, index, kind, count):
 
 def _is_flat(array) -> bool:
     return isinstance(array, types.Array) and array.dtype == types.float32 and array.layout == "C"
+
+
+@kernel
+def aligned(count):
+    """New array (count,) float32 that begins at a cache line: a register of it then never straddles two."""
+    raw = np.empty(count + LANES, dtype=np.float32)
+    start = -(raw.ctypes.data >> 2) & (LANES - 1)
+    return raw[start : start + count]
 
 
 @intrinsic

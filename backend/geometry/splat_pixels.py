@@ -1,6 +1,6 @@
 """Blending of Gaussians in the pixels of one band, front to back, and its gradient.
 
-A pixel's state stands in one float32 buffer of planes of 256, a tile of 16x16 pixels, block by block of 4x4
+A pixel's state stands in one float32 buffer of planes of 512, a tile of 32x16 pixels, block by block of 4x4
 (`splat_tiles`), so that the loop over a block is one flat run that LLVM turns into vector code: no branch
 in it, no second base pointer. A pixel that has reached its last Gaussian ("dead") has negative transmittance.
 
@@ -18,16 +18,16 @@ import numpy as np
 
 from backend.geometry.jit import inline_kernel, kernel
 from backend.geometry.splat_projection import SCREEN_GRADIENT
-from backend.geometry.splat_tiles import BLOCKS, TILE
+from backend.geometry.splat_tiles import BLOCKS, TILE_HEIGHT, TILE_WIDTH
 
 _u = np.uint64
-_LANES = TILE * TILE
+_LANES = TILE_WIDTH * TILE_HEIGHT
 # Planes of the state buffer, as unsigned offsets: a signed index would cost a wrap-around test each.
 _T, _R, _G, _B, _X, _Y = (_u(_LANES * i) for i in range(6))
 _VR, _VG, _VB, _VA, _LEFT = (_u(_LANES * i) for i in (1, 2, 3, 6, 7))
 _Z, _VZ = _u(6 * _LANES), _u(8 * _LANES)
 _FORWARD_SIZE, _BACKWARD_SIZE = 7 * _LANES, 9 * _LANES
-_BLOCK = TILE * TILE // BLOCKS
+_BLOCK = _LANES // BLOCKS
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _ALPHA_MIN, _ALPHA_MAX = np.float32(1 / 255), np.float32(0.999)
@@ -51,12 +51,11 @@ def _make(depth):
     """(blend, blend_back), with the depth plane or without."""
 
     @kernel
-    def blend(first_column, width, height, tile_rows, starts, hits, local, background, out):
+    def blend(x0, width, height, starts, hits, local, background, out):
         """Render one band: out (4 or 5, H, W) float32 gets R, G, B over `background` (3,), alpha, depth."""
         state = np.empty(_FORWARD_SIZE, dtype=np.float32)
         for tile in range(len(starts) - 1):
-            x0 = (first_column + tile // tile_rows) * TILE
-            y0 = (tile % tile_rows) * TILE
+            y0 = tile * TILE_HEIGHT
             for i in range(_LANES):
                 state[i] = _ONE
                 state[_LANES + i] = state[2 * _LANES + i] = state[3 * _LANES + i] = _ZERO
@@ -66,7 +65,7 @@ def _make(depth):
                 state[5 * _LANES + i] = np.float32(y0 + ((i >> 2) & 15)) + _HALF
             for h in range(starts[tile], starts[tile + 1]):
                 hit = hits[h]
-                n = hit >> 16
+                n = hit >> BLOCKS
                 x, y, a, b, c, o = (
                     local[n, 0],
                     local[n, 1],
@@ -105,8 +104,8 @@ def _make(depth):
                         alive = max(alive, state[i])
                     if alive == _ZERO:
                         break
-            for i in range(min(TILE, height - y0)):
-                for j in range(min(TILE, width - x0)):
+            for i in range(min(TILE_HEIGHT, height - y0)):
+                for j in range(min(TILE_WIDTH, width - x0)):
                     lane = _lane(i, j)
                     t = abs(state[lane])
                     for channel in range(3):
@@ -118,7 +117,7 @@ def _make(depth):
                         out[4, y0 + i, x0 + j] = state[6 * _LANES + lane]
 
     @kernel
-    def blend_back(first_column, width, height, tile_rows, starts, hits, local, image, upstream, grad_local):
+    def blend_back(x0, width, height, starts, hits, local, image, upstream, grad_local):
         """Gradient of one band: adds to grad_local (n, SCREEN_GRADIENT), which the caller has zeroed.
 
         image: what `blend` wrote; upstream, of the same shape: dL/dR, dL/dG, dL/dB, dL/dalpha, dL/ddepth.
@@ -127,10 +126,9 @@ def _make(depth):
         for tile in range(len(starts) - 1):
             if starts[tile] == starts[tile + 1]:
                 continue
-            x0 = (first_column + tile // tile_rows) * TILE
-            y0 = (tile % tile_rows) * TILE
-            for i in range(TILE):
-                for j in range(TILE):
+            y0 = tile * TILE_HEIGHT
+            for i in range(TILE_HEIGHT):
+                for j in range(TILE_WIDTH):
                     lane = _lane(i, j)
                     state[4 * _LANES + lane] = np.float32(x0 + j) + _HALF
                     state[5 * _LANES + lane] = np.float32(y0 + i) + _HALF
@@ -148,7 +146,7 @@ def _make(depth):
                     state[7 * _LANES + lane] = left
             for h in range(starts[tile], starts[tile + 1]):
                 hit = hits[h]
-                n = hit >> 16
+                n = hit >> BLOCKS
                 x, y, o = local[n, 0], local[n, 1], local[n, 5]
                 a, b, c = _HALF * local[n, 2], local[n, 3], _HALF * local[n, 4]
                 red, green, blue, z = local[n, 6], local[n, 7], local[n, 8], local[n, 10]
@@ -220,12 +218,11 @@ blend_band_depth, blend_band_depth_back = _make(True)
 
 
 @kernel
-def median_band(first_column, width, height, tile_rows, starts, hits, local, out):
+def median_band(x0, width, height, starts, hits, local, out):
     """out (H, W) float32: depth of the Gaussian that brings the transmittance to a half; inf without one."""
     state = np.empty(4 * _LANES, dtype=np.float32)
     for tile in range(len(starts) - 1):
-        x0 = (first_column + tile // tile_rows) * TILE
-        y0 = (tile % tile_rows) * TILE
+        y0 = tile * TILE_HEIGHT
         for i in range(_LANES):
             state[i] = _ONE
             state[_LANES + i] = np.float32(x0 + 4 * (i >> 6) + (i & 3)) + _HALF
@@ -233,7 +230,7 @@ def median_band(first_column, width, height, tile_rows, starts, hits, local, out
             state[3 * _LANES + i] = np.inf
         for h in range(starts[tile], starts[tile + 1]):
             hit = hits[h]
-            n = hit >> 16
+            n = hit >> BLOCKS
             a, b, c, o = _HALF * local[n, 2], local[n, 3], _HALF * local[n, 4], local[n, 5]
             for k in range(BLOCKS):
                 if not (hit >> k) & 1:
@@ -248,8 +245,8 @@ def median_band(first_column, width, height, tile_rows, starts, hits, local, out
                             state[3 * _LANES + i] = local[n, 10]
             if (h & _CHECK) == _CHECK and np.max(state[:_LANES]) <= _HALF:
                 break
-        for i in range(min(TILE, height - y0)):
-            for j in range(min(TILE, width - x0)):
+        for i in range(min(TILE_HEIGHT, height - y0)):
+            for j in range(min(TILE_WIDTH, width - x0)):
                 out[y0 + i, x0 + j] = state[3 * _LANES + _lane(i, j)]
 
 

@@ -1,6 +1,6 @@
 """The loops of `splat_pixels` with explicit vector registers: same kernels, same arguments, half the time.
 
-A block of 4x4 pixels is the sixteen lanes of `simd.py`; a tile is 16 blocks. The state of a block lies
+A block of 4x4 pixels is the sixteen lanes of `simd.py`; a tile is 32 blocks. The state of a block lies
 together in memory: its pixel centres, the transmittance, then sums or upstream gradients. What a block
 costs was counted in instructions:
 
@@ -21,6 +21,7 @@ import numpy as np
 from backend.geometry.jit import kernel
 from backend.geometry.simd import (
     LANES,
+    aligned,
     constant,
     load,
     load_rows,
@@ -34,7 +35,7 @@ from backend.geometry.simd import (
     totals,
     where,
 )
-from backend.geometry.splat_tiles import BLOCKS, TILE
+from backend.geometry.splat_tiles import BLOCKS, TILE_HEIGHT
 
 _u = np.uint64
 _f = np.float32
@@ -49,7 +50,7 @@ _T, _X, _Y, _LEFT, _R, _G, _B, _A, _Z, _SIZE = (_u(LANES * i) for i in range(10)
 _FINAL = _A
 _CHECK = 31
 """Every 32 hits of a tile, look whether any pixel is still alive."""
-_NEXT = _u(1)
+_NEXT, _ALL = _u(1), _u((1 << BLOCKS) - 1)
 
 
 @kernel
@@ -73,14 +74,13 @@ def _make(depth):
     """(blend, blend_back), with the depth plane or without."""
 
     @kernel
-    def blend(first_column, width, height, tile_rows, starts, hits, local, background, out):
+    def blend(x0, width, height, starts, hits, local, background, out):
         """As `splat_pixels`."""
-        state = np.empty(BLOCKS * _SIZE, dtype=np.float32)
+        state = aligned(BLOCKS * _SIZE)
         spill = np.empty(5 * LANES, dtype=np.float32)
         plane, stride = _u(width * height), _u(width)
         for tile in range(len(starts) - 1):
-            x0 = (first_column + tile // tile_rows) * TILE
-            y0 = (tile % tile_rows) * TILE
+            y0 = tile * TILE_HEIGHT
             _fill_centers(state, x0, y0)
             for k in range(BLOCKS):
                 at = _u(k) * _SIZE
@@ -93,11 +93,11 @@ def _make(depth):
                     store(state, at + _Z, splat(_ZERO))
             for h in range(starts[tile], starts[tile + 1]):
                 hit = _u(hits[h])
-                n = hit >> _u(16)
+                n = hit >> _u(BLOCKS)
                 x, y, peak, shear = local[n, 0], local[n, 1], local[n, 12], local[n, 13]
                 along, across = local[n, 14], local[n, 15]
                 red, green, blue, z = local[n, 6], local[n, 7], local[n, 8], local[n, 10]
-                touched = hit & _u(0xFFFF)
+                touched = hit & _ALL
                 while touched:
                     at = lowest_bit(touched) * _SIZE
                     touched &= touched - _NEXT
@@ -147,16 +147,16 @@ def _make(depth):
                                 out[channel, row + i, column + j] = spill[LANES * channel + 4 * i + j]
 
     @kernel
-    def blend_back(first_column, width, height, tile_rows, starts, hits, local, image, upstream, grad_local):
+    def blend_back(x0, width, height, starts, hits, local, image, upstream, grad_local):
         """As `splat_pixels`."""
-        state = np.empty(BLOCKS * _SIZE, dtype=np.float32)
-        moments = np.zeros((len(local), LANES), dtype=np.float32)
+        state = aligned(BLOCKS * _SIZE)
+        moments = aligned(len(local) * LANES).reshape(len(local), LANES)
+        moments[:] = _ZERO
         plane, stride = _u(width * height), _u(width)
         for tile in range(len(starts) - 1):
             if starts[tile] == starts[tile + 1]:
                 continue
-            x0 = (first_column + tile // tile_rows) * TILE
-            y0 = (tile % tile_rows) * TILE
+            y0 = tile * TILE_HEIGHT
             _fill_centers(state, x0, y0)
             for k in range(BLOCKS):
                 at = _u(k) * _SIZE
@@ -196,13 +196,13 @@ def _make(depth):
                         state[at + _LEFT + _u(lane)] = left
             for h in range(starts[tile], starts[tile + 1]):
                 hit = _u(hits[h])
-                n = hit >> _u(16)
+                n = hit >> _u(BLOCKS)
                 x, y, peak, shear = local[n, 0], local[n, 1], local[n, 12], local[n, 13]
                 along, across = local[n, 14], local[n, 15]
                 red, green, blue, z = local[n, 6], local[n, 7], local[n, 8], local[n, 10]
                 none = splat(_ZERO)
                 g_0 = g_x = g_y = g_xx = g_xy = g_yy = g_red = g_green = g_blue = g_z = none
-                touched = hit & _u(0xFFFF)
+                touched = hit & _ALL
                 while touched:
                     at = lowest_bit(touched) * _SIZE
                     touched &= touched - _NEXT

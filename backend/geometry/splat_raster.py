@@ -32,14 +32,14 @@ from backend.geometry.splat_projection import (
     project_back_range,
     project_range,
 )
-from backend.geometry.splat_tiles import BAND, LOCAL, TILE, bin_band, depth_order, split_bands
+from backend.geometry.splat_tiles import LOCAL, TILE_HEIGHT, TILE_WIDTH, bin_band, depth_order, split_bands
 from shared_protocol.errors import LimitExceeded
 
 _log = logging.getLogger(__name__)
 
 _LARGEST_SIDE = 1 << 14
 _LARGEST_COUNT = 1 << 23
-"""A hit of a tile keeps the Gaussian's row in 24 bits."""
+"""A hit of a tile keeps the Gaussian's row in 31 bits."""
 _CHUNK = 4096
 """Gaussians a task of the projection: fixed, to keep the number of tasks small for small scenes."""
 
@@ -113,7 +113,7 @@ def pixel_kernels(name: str = "auto") -> PixelKernels:
         # One tile without Gaussians: is there machine code for it?
         starts, hits = np.zeros(2, dtype=np.int32), np.empty(0, dtype=np.int64)
         local, background = np.empty((0, LOCAL), dtype=np.float32), np.ones(3, dtype=np.float32)
-        kernels.blend(0, 1, 1, 1, starts, hits, local, background, np.empty((4, 1, 1), dtype=np.float32))
+        kernels.blend(0, 1, 1, starts, hits, local, background, np.empty((4, 1, 1), dtype=np.float32))
     except (ImportError, AttributeError, NumbaError, RuntimeError) as error:
         if name == "simd":
             raise
@@ -126,7 +126,7 @@ def pixel_kernels(name: str = "auto") -> PixelKernels:
 class _Band:
     """One band's lists, kept for the backward pass (see `bin_band`)."""
 
-    first_column: int
+    first_pixel: int
     ids: np.ndarray
     local: np.ndarray
     starts: np.ndarray
@@ -164,12 +164,9 @@ class Rendering:
         """(H, W) float32 metres along the axis: where the transmittance falls to a half; inf if nowhere."""
         height, width = self.image.shape[1:]
         depth = np.empty((height, width), dtype=np.float32)
-        tile_rows = -(-height // TILE)
 
         def one(band: _Band) -> None:
-            median_band(
-                band.first_column, width, height, tile_rows, band.starts, band.hits, band.local, depth
-            )
+            median_band(band.first_pixel, width, height, band.starts, band.hits, band.local, depth)
 
         map_parallel(one, self.bands)
         return depth
@@ -177,13 +174,12 @@ class Rendering:
     def _backward(self, upstream: np.ndarray, moving: bool) -> tuple[Gaussians, np.ndarray]:
         blend_back = self.kernels.blend_back if len(self.image) == 4 else self.kernels.blend_depth_back
         height, width = self.image.shape[1:]
-        tile_rows = -(-height // TILE)
         upstream = np.ascontiguousarray(upstream, dtype=np.float32)
 
         def one(band: _Band) -> np.ndarray:
             gradient = np.zeros((len(band.ids), SCREEN_GRADIENT), dtype=np.float32)
             blend_back(
-                band.first_column, width, height, tile_rows, band.starts, band.hits, band.local,
+                band.first_pixel, width, height, band.starts, band.hits, band.local,
                 self.image, upstream, gradient,
             )  # fmt: skip
             return gradient
@@ -255,8 +251,7 @@ def render_gaussians(
         )  # fmt: skip
 
     for_bands(project, count, -(-count // _CHUNK))
-    tile_rows, tile_columns = -(-height // TILE), -(-width // TILE)
-    bands = -(-tile_columns // BAND)
+    tile_rows, bands = -(-height // TILE_HEIGHT), -(-width // TILE_WIDTH)
     first, ids = split_bands(depth_order(distance), touched, bands)
     background = np.ascontiguousarray(background, dtype=np.float32)
     chosen = pixel_kernels(kernels)
@@ -264,10 +259,10 @@ def render_gaussians(
     image = np.empty((5 if depth else 4, height, width), dtype=np.float32)
 
     def draw(band: int) -> _Band:
-        column, mine = band * BAND, ids[first[band] : first[band + 1]]
-        local, starts, hits = bin_band(column, min(BAND, tile_columns - column), tile_rows, mine, screen)
-        blend(column, width, height, tile_rows, starts, hits, local, background, image)
-        return _Band(column, mine, local, starts, hits)
+        pixel, mine = band * TILE_WIDTH, ids[first[band] : first[band + 1]]
+        local, starts, hits = bin_band(pixel, tile_rows, mine, screen)
+        blend(pixel, width, height, starts, hits, local, background, image)
+        return _Band(pixel, mine, local, starts, hits)
 
     drawn = map_parallel(draw, range(bands))
     return Rendering(gaussians, camera, antialiased, image, screen, distance, drawn, chosen)

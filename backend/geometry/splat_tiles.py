@@ -1,25 +1,23 @@
-"""Which Gaussians touch which tile of 16x16 pixels, near to far, one vertical band of the picture at a time.
+"""Which Gaussians touch which tile of 32x16 pixels, near to far, one vertical band of the picture at a time.
 
-A band is BAND tile columns, 32 pixels. `depth_order` sorts all Gaussians by depth, `split_bands` deals them
+A band is one tile column. `depth_order` sorts all Gaussians by depth, `split_bands` deals them
 out to the bands, and `bin_band`, one call a band, lists for every tile its hits: one int64 a hit, with the
-row of the Gaussian within the band in the upper bits, and in the lower 16 the blocks that it touches. A
-block is 4x4 pixels, the lanes of a vector register (`simd.py`); a tile has four columns of four of them,
-block 4 i + j being the j-th of column i. The blocks come from the ellipse alpha >= 1/255 cut to columns of
-4 pixels, for all eight columns of a band at once, so a slanted needle costs few pixels.
+row of the Gaussian within the band in the upper half, and in the lower the blocks that it touches. A block
+is 4x4 pixels, the lanes of a vector register (`simd.py`); a tile has eight columns of four of them, block
+4 i + j being the j-th of column i. The blocks come from the ellipse alpha >= 1/255 cut to columns of 4
+pixels, all eight at once, so a slanted needle costs few pixels.
 """
 
 import numpy as np
 
 from backend.geometry.jit import kernel
-from backend.geometry.simd import constant, larger, prefetch, root, smaller, store_whole, where
+from backend.geometry.simd import aligned, constant, larger, prefetch, root, smaller, store_whole, where
 from backend.geometry.splat_projection import NOT_DRAWN, SCREEN
 
-TILE = 16
-"""Pixels a side."""
-BLOCKS = 16
+TILE_WIDTH, TILE_HEIGHT = 32, 16
+"""Pixels. The width is also that of a band: fixed, so that sums over bands do not depend on the cores."""
+BLOCKS = 32
 """Blocks a tile."""
-BAND = 2
-"""Tile columns a band. Fixed, so that sums over bands do not depend on the number of cores."""
 LOCAL = 16
 """Columns of a band's copy of `screen`: a row is one cache line. Behind those of `screen`, log2 of alpha:
 12 + 14 dx^2 + 15 (dy + 13 dx)^2."""
@@ -38,8 +36,6 @@ _WHOLE_ROW = constant([0.02 - 0.5] * 8 + [0.99 - 0.02 - 0.5] * 8)
 _BEYOND = constant([0.0] * 8 + [4.0] * 8)
 _QUARTER, _NONE = np.float32(0.25), np.float32(-1)
 _WIDEST = np.float32(1 << 20)
-_TILE_BITS, _OWNER_BITS = 4, 16
-_HIT = (1 << 40) - 1
 _AHEAD = 8
 """Gaussians between the request for a row of `screen` and its use: they lie all over it."""
 _BITS = 11
@@ -106,20 +102,19 @@ def split_bands(order, touched, bands):
 
 
 @kernel
-def bin_band(first_column, columns, tile_rows, ids, screen):
-    """Hits of the tiles of one band.
+def bin_band(first_pixel, tile_rows, ids, screen):
+    """Hits of the tiles of the band whose first pixel column is given.
 
-    first_column, columns: its first tile column, and how many of its BAND columns are in the picture;
     ids (n,) int32 the band's Gaussians, near to far; screen (G, SCREEN) float32.
-    Returns local (n, LOCAL) float32, the rows of screen in that order; starts (tiles + 1,) int32,
-    hits (h,) int64; tile index = (column - first_column) * tile_rows + tile row.
+    Returns local (n, LOCAL) float32, the rows of screen in that order; starts (tile_rows + 1,) int32,
+    hits (h,) int64.
     """
-    local = np.empty((len(ids), LOCAL), dtype=np.float32)
-    starts = np.zeros(columns * tile_rows + 1, dtype=np.int32)
+    local = aligned(len(ids) * LOCAL).reshape(len(ids), LOCAL)
+    starts = np.zeros(tile_rows + 1, dtype=np.int32)
     blocks = np.empty(16 * len(ids), dtype=np.int32)
-    spans = np.empty((len(ids), 4), dtype=np.int32)
-    left_edge = np.float32(first_column * TILE)
-    highest = np.float32(tile_rows * TILE - 1)
+    spans = np.empty((len(ids), 2), dtype=np.int32)
+    left_edge = np.float32(first_pixel)
+    highest = np.float32(tile_rows * TILE_HEIGHT - 1)
     for n in range(len(ids)):
         i = _u(ids[n])
         ahead = _u(ids[min(n + _AHEAD, len(ids) - 1)]) * _u(SCREEN)
@@ -137,10 +132,8 @@ def bin_band(first_column, columns, tile_rows, ids, screen):
         local[n, 14], local[n, 15] = -_LOG2_E * _HALF * inverse_variance, -_LOG2_E * _HALF * c
         half_width = np.sqrt(reach / inverse_variance)
         half_height = np.sqrt(reach * a * inverse_c / inverse_variance)
-        spans[n, 0] = int(min(max(x - half_width, _ZERO), _WIDEST)) >> _TILE_BITS
-        spans[n, 1] = min(int(min(max(x + half_width, _ZERO), _WIDEST)) >> _TILE_BITS, columns - 1)
-        spans[n, 2] = int(min(max(y - half_height, _ZERO), highest)) >> _TILE_BITS
-        spans[n, 3] = int(min(max(y + half_height, _ZERO), highest)) >> _TILE_BITS
+        spans[n, 0] = int(min(max(y - half_height, _ZERO), highest)) // TILE_HEIGHT
+        spans[n, 1] = int(min(max(y + half_height, _ZERO), highest)) // TILE_HEIGHT
         # The highest point lies at dx = top, the lowest at -top.
         top = _SIGN() * (-b / a * half_height)
         left, right = larger(_LEFT() - x, -half_width), smaller(_RIGHT() - x, half_width)
@@ -150,36 +143,33 @@ def bin_band(first_column, columns, tile_rows, ids, screen):
         inside = (left <= right + _SLACK) & (row >= _ZERO)
         store_whole(blocks, _u(16 * n), where(inside, smaller(row, _BEYOND() + highest) * _QUARTER, _NONE))
     # A loop of its own: a mispredicted branch is dear where it waits for a far load and roots.
-    capacity = 4 * len(ids) + 64
-    entries = np.empty(capacity, dtype=np.int64)
+    capacity = 2 * len(ids) + 64
+    entries, tiles = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int32)
     count = _u(0)
     for n in range(len(ids)):
-        if np.int64(count) + BAND * tile_rows + 1 > capacity:
-            capacity = 2 * capacity + BAND * tile_rows
-            more = np.empty(capacity, dtype=np.int64)
-            more[:count] = entries[:count]
-            entries = more
-        for column in range(spans[n, 0], spans[n, 1] + 1):
-            for row in range(spans[n, 2], spans[n, 3] + 1):
-                touched = 0
-                for i in range(4):
-                    at = _u(16 * n + 4 * column + i)
-                    end = min(np.int64(blocks[at]) - 4 * row, 3)
-                    begin = max(np.int64(blocks[at + _u(8)]) - 4 * row, 0)
-                    # Rows begin..end of four; none where end < 0 or begin > 3.
-                    touched |= (15 << min(begin, 4) & 15 >> 3 - max(end, -1)) << 4 * i
-                tile = column * tile_rows + row
-                # Written in any case, and written over where it is not one.
-                entries[count] = tile << 40 | n << _OWNER_BITS | touched
-                count += _u(touched != 0)
+        if np.int64(count) + tile_rows + 1 > capacity:
+            capacity = 2 * capacity + tile_rows
+            more, more_tiles = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int32)
+            more[:count], more_tiles[:count] = entries[:count], tiles[:count]
+            entries, tiles = more, more_tiles
+        for row in range(spans[n, 0], spans[n, 1] + 1):
+            touched = 0
+            for i in range(8):
+                end = min(np.int64(blocks[_u(16 * n + i)]) - 4 * row, 3)
+                begin = max(np.int64(blocks[_u(16 * n + 8 + i)]) - 4 * row, 0)
+                # Rows begin..end of four; none where end < 0 or begin > 3.
+                touched |= (15 << min(begin, 4) & 15 >> 3 - max(end, -1)) << 4 * i
+            # Written in any case, and written over where it is not one.
+            entries[count], tiles[count] = n << BLOCKS | touched, row
+            count += _u(touched != 0)
     for k in range(count):
-        starts[_u(entries[k] >> 40) + _u(1)] += 1
-    for tile in range(len(starts) - 1):
+        starts[_u(tiles[k]) + _u(1)] += 1
+    for tile in range(tile_rows):
         starts[tile + 1] += starts[tile]
     hits = np.empty(count, dtype=np.int64)
     fill = starts.copy()
     for k in range(count):
-        tile = _u(entries[k] >> 40)
-        hits[fill[tile]] = entries[k] & _HIT
+        tile = _u(tiles[k])
+        hits[fill[tile]] = entries[k]
         fill[tile] += 1
     return local, starts, hits
