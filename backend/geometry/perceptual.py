@@ -24,7 +24,7 @@ from shared_protocol.errors import InvalidInput, WeightsError
 SMALLEST = 32
 """Least height and width in pixels; below it the deepest features have no neighbours."""
 _EPSILON = np.float32(1e-10)
-_CONVOLUTIONS = (
+CONVOLUTIONS = (
     ("slice1.0", (64, 3, 11, 11), 2),
     ("slice2.5", (192, 64, 5, 5), 2),
     ("slice3.9", (384, 192, 3, 3), 1),
@@ -32,7 +32,7 @@ _CONVOLUTIONS = (
     ("slice5.13", (256, 256, 3, 3), 1),
 )
 """Name, shape of the weights and zero padding of each layer."""
-_POOLED = (1, 2)
+POOLED = (1, 2)
 """Layers with a maximum over 3 x 3 and a blur-pool in front."""
 
 Features = tuple[np.ndarray, ...]
@@ -71,7 +71,7 @@ class PerceptualNet:
             return np.ascontiguousarray(array, np.float32)
 
         layers, heads = [], []
-        for i, (name, shape, padding) in enumerate(_CONVOLUTIONS):
+        for i, (name, shape, padding) in enumerate(CONVOLUTIONS):
             weight, bias = take(f"net.{name}.weight", shape), take(f"net.{name}.bias", shape[:1])
             layers.append((weight, bias, padding))
             heads.append(take(f"lin{i}.model.1.weight", (1, shape[0], 1, 1)).reshape(-1))
@@ -116,7 +116,7 @@ class PerceptualNet:
             if i == 0:
                 break
             g = self.others[i - 1].gradient(slope)
-            if i in _POOLED:
+            if i in POOLED:
                 result, along = state.maxima[i]
                 g = blur_pool_gradient(g, *result.shape[:2])
                 g = max3_gradient(g, state.taps[i - 1], along, result)
@@ -132,7 +132,7 @@ class PerceptualNet:
         x = np.ascontiguousarray(picture.transpose(1, 2, 0), np.float32) * self.scale + self.shift
         taps, maxima = [], {}
         for i, layer in enumerate((self.first, *self.others)):
-            if i in _POOLED:
+            if i in POOLED:
                 maxima[i] = max3(x)
                 x = blur_pool(maxima[i][0])
             x = layer(x)

@@ -26,15 +26,33 @@ FIRST_SHARE = 0.6
 """Of the fit's way, done before the term begins."""
 
 
-class PerceptualTerm:
-    """Called by a fit at each step with a rendering and its target; one object a fit."""
+class CropSchedule:
+    """Which steps of a fit have the term, and where they look; the same on every device."""
 
-    def __init__(self, net: PerceptualNet, seed: int) -> None:
-        self._net, self._seed = net, seed
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
 
     def wanted(self, step: int, share: float) -> bool:
         """Whether this step has the term; share: of the fit's way that is done, 0 to 1."""
         return share >= FIRST_SHARE and step % EVERY == 0
+
+    def crop(self, shape: tuple[int, int, int], step: int) -> tuple[slice, slice, slice] | None:
+        """Crop of a picture of this shape (3, H, W); None where it is too small for the network."""
+        _, rows, columns = shape
+        height, width = _odd(min(rows, CROP)), _odd(min(columns, CROP))
+        if min(height, width) < SMALLEST:
+            return None
+        random = np.random.default_rng([self._seed, step])
+        top, left = random.integers(rows - height + 1), random.integers(columns - width + 1)
+        return slice(None), slice(top, top + height), slice(left, left + width)
+
+
+class PerceptualTerm(CropSchedule):
+    """Called by a fit at each step with a rendering and its target; one object a fit."""
+
+    def __init__(self, net: PerceptualNet, seed: int) -> None:
+        super().__init__(seed)
+        self._net = net
 
     def __call__(self, image: np.ndarray, target: np.ndarray, step: int) -> tuple[float, np.ndarray]:
         """Distance of a crop, and the gradient to the image, (3, H, W) sRGB-encoded 0..1 over one background.
@@ -43,13 +61,9 @@ class PerceptualTerm:
         arguments give the same crop. Pictures too small for the network give 0.
         """
         gradient = np.zeros_like(image)
-        _, rows, columns = image.shape
-        height, width = _odd(min(rows, CROP)), _odd(min(columns, CROP))
-        if min(height, width) < SMALLEST:
+        window = self.crop(image.shape, step)
+        if window is None:
             return 0.0, gradient
-        random = np.random.default_rng([self._seed, step])
-        top, left = random.integers(rows - height + 1), random.integers(columns - width + 1)
-        window = (slice(None), slice(top, top + height), slice(left, left + width))
         value, slope = self._net.distance_and_gradient(image[window], self._net.features(target[window]))
         gradient[window] = np.float32(EVERY) * slope
         return value, gradient

@@ -35,16 +35,16 @@ def test_loss_and_gradient_equal_the_cpu_engines():
     assert _relative_error(gradient[3], learned.grad[3].numpy()) < 1e-5
 
 
-def _problem() -> tuple[Start, list[Target]]:
+def _problem(height: int = 32) -> tuple[Start, list[Target]]:
     """Few Gaussians, and two pictures of others."""
     start = Start(Gaussians(*_scene(40, 4, seed=1, spread=0.2)), extent=1.0)
     truth = Gaussians(*_scene(40, 4, seed=2, spread=0.2))
     targets = []
-    for width in (32, 40):
-        cameras = _camera(width, 32)
+    for width in (height, height + 8):
+        cameras = _camera(width, height)
         pose, intrinsics = cameras.world_from_camera[0], cameras.intrinsics[0]
-        planes = render_gaussians(truth, pose, intrinsics, width, 32, np.ones(3)).image
-        targets.append(Target(planes, pose, intrinsics, width * 32))
+        planes = render_gaussians(truth, pose, intrinsics, width, height, np.ones(3)).image
+        targets.append(Target(planes, pose, intrinsics, width * height))
     return start, targets
 
 
@@ -63,6 +63,33 @@ def test_the_torch_loop_makes_the_steps_of_the_cpu_loop(antialiased):
         moved, expected = getattr(theirs, name) - before, getattr(ours, name) - before
         # Adam divides by the gradient's own size, so Gaussians of nearly no gradient may part: few do.
         assert _relative_error(expected, moved) < 0.05, name
+
+
+def test_the_torch_loop_has_the_perceptual_term_of_the_cpu_loop():
+    from backend.geometry.perceptual import PerceptualNet
+    from backend.geometry.perceptual_term import PerceptualTerm
+    from backend.geometry.perceptual_torch import TorchPerceptualNet, TorchPerceptualTerm
+    from tests.support import torch_splats
+    from tests.support.torch_perceptual import random_weights
+
+    start, targets = _problem(48)
+    tensors = random_weights()
+    options = SplatsOptions(steps=6, perceptual=0.5)
+    moved = []
+    for weight in (0.0, 0.5):
+        options = replace(options, perceptual=weight)
+        ours = fit(
+            start, targets, options, StageContext("splats", None, "cpu"),
+            perceptual=PerceptualTerm(PerceptualNet.of(tensors), 0) if weight else None,
+        )  # fmt: skip
+        theirs = gsplat.fit_torch(
+            start, targets, options, StageContext("splats", None, "x"), torch_splats.render, "cpu",
+            perceptual=TorchPerceptualTerm(TorchPerceptualNet(tensors, "cpu"), 0) if weight else None,
+        )  # fmt: skip
+        moved.append([engine.harmonics - start.gaussians.harmonics for engine in (ours, theirs)])
+    effect = _relative_error(moved[0][0], moved[1][0])
+    assert effect > 0.03  # measured: 0.053
+    assert _relative_error(*moved[1]) < 0.2 * effect
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is present")

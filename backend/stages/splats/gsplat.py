@@ -13,12 +13,15 @@ from backend.pipeline.values import Splats, Views
 from backend.stages.splats.fit import ALPHA_WEIGHT
 from backend.stages.splats.init import Start, start_on_hull
 from backend.stages.splats.parameters import HIGHER_DEGREES, Rates, Raw, prune
+from backend.stages.splats.perceptual import load_torch_term
 from backend.stages.splats.schedule import Schedule
 from backend.stages.splats.targets import WHITE, Target, half_targets, make_targets
 from shared_protocol.errors import OutOfMemory
 
 if TYPE_CHECKING:
     import torch
+
+    from backend.geometry.perceptual_torch import TorchPerceptualTerm
 
 Rasterizer = Callable[..., "torch.Tensor"]
 
@@ -96,16 +99,15 @@ def fit_torch(
     device: str,
     rates: Rates = Rates(),  # noqa: B008 - frozen
     *,
+    perceptual: "TorchPerceptualTerm | None" = None,
     half: list[Target] | None = None,
 ) -> Gaussians:
     """The loop of `fit.fit` on a torch device; `view_of` is `draw_view` or one like it.
 
-    Densification, views held out, corrections of cameras and the perceptual term are the CPU engine's.
+    Densification, views held out and corrections of cameras are the CPU engine's.
     """
     import torch
 
-    if options.perceptual:
-        context.warn("Gaussians were fitted without the perceptual term: this engine has no weights for it.")
     if options.densify != "none" or options.hold_out or options.refine_cameras:
         context.warn(
             "The engine 'gsplat' fits without densification, views held out and corrections of cameras; "
@@ -159,6 +161,10 @@ def fit_torch(
                 antialiased=options.antialiased,
             )  # fmt: skip
             total, squares = loss(image, planes, options.ssim, weights, options.loss == "l1")
+            if perceptual is not None and perceptual.wanted(step.number, step.number / options.steps):
+                weight = 1.0 if weights is None else float(target.weights.mean())
+                distance = perceptual(image[:3], planes[:3], step.number)
+                total = total + weight * options.perceptual * distance
             total.backward()
             errors.append(float(squares) / (3 * target.pixels))
         for group, rate in zip(optimiser.param_groups, learned.values(), strict=True):
@@ -176,19 +182,25 @@ def fit_torch(
 class GsplatSplats:
     """As `CpuSplats`, the fit on a CUDA device."""
 
-    version = "1"
+    version = "2"
+    perceptual = True
+    """Has the perceptual term."""
 
     def fit(self, views: Views, options: SplatsOptions, context: StageContext) -> Splats:
         """views -> Gaussians; see `run.py`. EngineUnavailable without a working CUDA device."""
         require_cuda()
         import torch
 
+        term = load_torch_term(options, context, "cuda")
+        context.note(perceptual_weight=options.perceptual or 0.0)
         context.step(0, options.steps, "Carving the hull for the Gaussians")
         start = start_on_hull(views, options, context)
         targets = make_targets(views, options.size, context.check)
         half = half_targets(views, options, context.check)
         try:
-            fitted = fit_torch(start, targets, options, context, draw_view, "cuda", half=half)
+            fitted = fit_torch(
+                start, targets, options, context, draw_view, "cuda", perceptual=term, half=half
+            )
         except torch.cuda.OutOfMemoryError as error:
             raise OutOfMemory(
                 f"the GPU ran out of memory while fitting {options.gaussians} Gaussians",

@@ -1,12 +1,18 @@
 """Whether a fit has the perceptual term, at which weight, and the term itself."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from backend.geometry.perceptual import PerceptualNet
 from backend.geometry.perceptual_term import PerceptualTerm
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.weights import stlpips
+
+if TYPE_CHECKING:
+    from backend.geometry.perceptual_torch import TorchPerceptualTerm
 
 WEIGHT = 0.005
 """Next to MSE. V3D's code has 2.0 next to D-SSIM 1.0, with VGG's larger distances and 4000 steps; our errors
@@ -39,7 +45,25 @@ def settle_perceptual(options: SplatsOptions, supported: bool) -> tuple[SplatsOp
 
 def load_term(options: SplatsOptions, context: StageContext) -> PerceptualTerm | None:
     """The term; None where its weight is 0 or left open, or its file is missing (the fit says so)."""
+    tensors = _tensors(options, context)
+    return None if tensors is None else PerceptualTerm(PerceptualNet.of(tensors), context.seed)
+
+
+def load_torch_term(
+    options: SplatsOptions, context: StageContext, device: str
+) -> "TorchPerceptualTerm | None":
+    """As `load_term`, for a fit in torch."""
+    tensors = _tensors(options, context)
+    if tensors is None:
+        return None
+    from backend.geometry.perceptual_torch import TorchPerceptualNet, TorchPerceptualTerm
+
+    PerceptualNet.of(tensors)  # names and shapes
+    return TorchPerceptualTerm(TorchPerceptualNet(tensors, device), context.seed)
+
+
+def _tensors(options: SplatsOptions, context: StageContext) -> dict[str, np.ndarray] | None:
     if not options.perceptual or not stlpips.present():
         return None
     context.step(0, options.steps, "Loading the perceptual network")
-    return PerceptualTerm(PerceptualNet.of(stlpips.load()), context.seed)
+    return stlpips.load()
