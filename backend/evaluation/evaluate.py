@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from backend.evaluation.measure import STEPS, Measured, Settings, describe, measure
+from backend.evaluation.measure import STEPS, Measured, Run, Settings, describe, measure
 from backend.evaluation.objects import file_digest, find_objects, load_object
 from backend.evaluation.plot import contact_rows, draw_plot
 from backend.evaluation.scores import PERCEPTUAL, load_perceptual
@@ -21,7 +21,7 @@ from backend.evaluation.tables import Row, csv_table, markdown_table
 from backend.geometry.parallel import thread_count
 from backend.local_run import Bars, run_with_bars
 from backend.output import OutputFolder
-from backend.pipeline.artifacts import ArtifactStore, translate_os_error, write_atomically
+from backend.pipeline.artifacts import ArtifactStore
 from backend.pipeline.runner import code_fingerprint
 from backend.pipeline.stage import Progress
 from backend.report import versions
@@ -51,7 +51,7 @@ def evaluate(objects: Objects, settings: Settings, out: Path, say: Callable[[str
     found = find_objects(objects.folder)
     found = found[: objects.limit] if objects.limit else found
     rows: list[Row] = []
-    with OutputFolder(out):
+    with OutputFolder(out) as folder:
         store = ArtifactStore()
         try:
             with start_warm_up() as warm_up:
@@ -69,7 +69,7 @@ def evaluate(objects: Objects, settings: Settings, out: Path, say: Callable[[str
 
                 for number, (name, path) in enumerate(found, 1):
                     say(f"[{number}/{len(found)}] {name}")
-                    rows.append(_one(name, path, objects, settings, out, run, len(settings.stages)))
+                    rows.append(_one(name, path, objects, settings, folder, run))
                     say("    " + rows[-1].sentence)
         except (KeyboardInterrupt, Cancelled):
             raise Cancelled(
@@ -77,7 +77,8 @@ def evaluate(objects: Objects, settings: Settings, out: Path, say: Callable[[str
                 remedy="Run the same command again: finished objects are not measured again.",
             ) from None
         finally:
-            _write_tables(out, rows, settings)
+            if rows:
+                folder.publish(_tables(rows, settings))
             store.prune()
     failed = [row.name for row in rows if row.error]
     if failed:
@@ -88,16 +89,14 @@ def evaluate(objects: Objects, settings: Settings, out: Path, say: Callable[[str
     return rows
 
 
-def _one(
-    name: str, path: Path, objects: Objects, settings: Settings, out: Path, run: Any, stages: int
-) -> Row:
+def _one(name: str, path: Path, objects: Objects, settings: Settings, folder: OutputFolder, run: Run) -> Row:
     """The row of one object, from its record or measured now."""
-    record = out / "objects" / f"{name}.json"
+    record = f"objects/{name}.json"
     key = record_key(name, path, objects, settings)
-    known = _read_record(record, key)
+    known = _read_record(folder.path / record, key)
     if known is not None:
         return Row(name, known["figures"], reused=True)
-    total = stages + STEPS
+    total = len(settings.stages) + STEPS
     with Bars() as bars:
         state = {"what": ""}
 
@@ -114,12 +113,12 @@ def _one(
             measured = measure(truth, settings, load_perceptual(), run, step)
         except Cancelled:
             raise
-        except OrreryError as error:
-            return _failed(record, key, name, error)
-        except MemoryError:
-            return _failed(record, key, name, OutOfMemory("this machine's memory is used up"))
-    _write(record.with_suffix(".png"), _picture(measured))
-    _write_record(record, key, name, {"figures": measured.figures, **measured.facts})
+        except (OrreryError, MemoryError) as error:
+            known = error if isinstance(error, OrreryError) else OutOfMemory("the memory is used up")
+            folder.publish({record: _record(key, name, "failed", {"error": known.to_wire()})})
+            return Row(name, {}, error=f"{known.code}: {known}")
+    content = {"figures": measured.figures, **measured.facts}
+    folder.publish({f"objects/{name}.png": _picture(measured), record: _record(key, name, "done", content)})
     return Row(name, measured.figures)
 
 
@@ -153,14 +152,8 @@ def _read_record(path: Path, key: str) -> dict[str, Any] | None:
         return None
 
 
-def _write_record(path: Path, key: str, name: str, content: dict[str, Any], status: str = "done") -> None:
-    record = {"name": name, "key": key, "status": status, **content}
-    _write(path, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def _failed(path: Path, key: str, name: str, error: OrreryError) -> Row:
-    _write_record(path, key, name, {"error": error.to_wire()}, "failed")
-    return Row(name, {}, error=f"{error.code}: {error}")
+def _record(key: str, name: str, status: str, content: dict[str, Any]) -> bytes:
+    return (json.dumps({"name": name, "key": key, "status": status, **content}, indent=1) + "\n").encode()
 
 
 def _picture(measured: Measured) -> bytes:
@@ -169,14 +162,14 @@ def _picture(measured: Measured) -> bytes:
     return buffer.getvalue()
 
 
-def _write_tables(out: Path, rows: list[Row], settings: Settings) -> None:
-    if not rows:
-        return
+def _tables(rows: list[Row], settings: Settings) -> dict[str, bytes]:
     facts = environment(settings)
-    _write(out / "results.csv", csv_table(rows).encode())
-    _write(out / "results.md", markdown_table(rows, settings, facts).encode())
-    _write(out / "results.png", draw_plot(rows, settings))
-    _write(out / "environment.json", (json.dumps(facts, indent=1) + "\n").encode())
+    return {
+        "results.csv": csv_table(rows).encode(),
+        "results.md": markdown_table(rows, settings, facts).encode(),
+        "results.png": draw_plot(rows, settings),
+        "environment.json": (json.dumps(facts, indent=1) + "\n").encode(),
+    }
 
 
 def environment(settings: Settings) -> dict[str, Any]:
@@ -192,10 +185,3 @@ def environment(settings: Settings) -> dict[str, Any]:
             "".join([_own_code(), *(code_fingerprint(s.name) for s in settings.stages)]).encode()
         ).hexdigest(),
     }
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise translate_os_error(error, path) from error
