@@ -37,7 +37,22 @@ def map_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """
     if threading.current_thread().name.startswith(_POOL_NAME):
         return [function(item) for item in items]
-    return list(_pool().map(function, items))
+    items, turns, results, stopped = list(items), itertools.count(), {}, False
+
+    def work() -> None:
+        # One task a thread that takes turn after turn: a task an item costs 20 us of CPU time.
+        for turn in turns:
+            if stopped or turn >= len(items):
+                return
+            results[turn] = function(items[turn])
+
+    workers = [_pool().submit(work) for _ in range(min(thread_count(), len(items)))]
+    try:
+        for worker in workers:
+            worker.result()
+    finally:
+        stopped = True
+    return [results[turn] for turn in range(len(items))]
 
 
 def bands(count: int, pieces: int) -> list[tuple[int, int]]:

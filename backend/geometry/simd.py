@@ -18,6 +18,7 @@ such a value as type `f32x16`, and comparisons of two as mask `m16`. Inside a ke
     power_of_two(v)              2^v for -126 < v <= 0, to 3e-6 of it
     some(mask)                   is any lane set?
     prefetch(array, i)           start fetching the cache line of array.ravel()[i]
+    rows_of_columns(array, i, r) 4 bits for each of 8 columns: which of rows r .. r + 3 lie in its span
     lowest_bit(n)                place of the lowest set bit of a uint64 that is not 0
     totals(v0, ... v15)          sums over the lanes of sixteen values at once: lane i is the sum of v_i
 
@@ -408,3 +409,40 @@ def prefetch(context, array, index):
         return context.get_dummy_value()
 
     return types.void(array, types.uint64), generate
+
+
+@intrinsic
+def rows_of_columns(context, array, index, row):
+    """Bit 4 i + j, int64: does row + j lie in the span of column i?
+
+    array int32, from `index`: last rows of eight columns, then their first rows.
+    """
+    if array != types.Array(types.int32, 1, "C"):
+        return None
+
+    def generate(context, builder, signature, arguments):
+        number, data = ir.IntType(32), context.make_array(array)(context, builder, arguments[0]).data
+        kind = ir.VectorType(number, LANES)
+        empty = ir.Constant(kind, ir.Undefined)
+        first = builder.insert_element(empty, builder.trunc(arguments[2], number), number(0))
+        first = builder.shuffle_vector(first, empty, ir.Constant(kind, [0] * LANES))
+        spans = builder.sub(builder.load(_at(builder, data, arguments[1], number, LANES), align=4), first)
+
+        def held(value, low, high):
+            low, high = (ir.Constant(kind, [bound] * LANES) for bound in (low, high))
+            value = builder.select(builder.icmp_signed("<", value, low), low, value)
+            return builder.select(builder.icmp_signed(">", value, high), high, value)
+
+        half = ir.VectorType(number, LANES // 2)
+        lasts = builder.shuffle_vector(held(spans, -1, 3), empty, ir.Constant(half, list(range(8))))
+        begins = builder.shuffle_vector(held(spans, 0, 4), empty, ir.Constant(half, list(range(8, 16))))
+        ones = ir.Constant(half, [15] * 8)
+        last_bits = builder.lshr(ones, builder.sub(ir.Constant(half, [3] * 8), lasts))
+        bits = builder.and_(builder.shl(ones, begins), last_bits)
+        bits = builder.shl(bits, ir.Constant(half, [4 * i for i in range(8)]))
+        for step in (4, 2, 1):
+            order = ir.Constant(half, [i ^ step for i in range(8)])
+            bits = builder.or_(bits, builder.shuffle_vector(bits, ir.Constant(half, ir.Undefined), order))
+        return builder.zext(builder.extract_element(bits, number(0)), ir.IntType(64))
+
+    return types.int64(array, types.uint64, types.int64), generate

@@ -17,7 +17,6 @@ choice is made while compiling, so that pictures without depth do not pay for it
 import numpy as np
 
 from backend.geometry.jit import inline_kernel, kernel
-from backend.geometry.splat_projection import SCREEN_GRADIENT
 from backend.geometry.splat_tiles import BLOCKS, TILE_HEIGHT, TILE_WIDTH
 
 _u = np.uint64
@@ -118,7 +117,7 @@ def _make(depth):
 
     @kernel
     def blend_back(x0, width, height, starts, hits, local, image, upstream, grad_local):
-        """Gradient of one band: adds to grad_local (n, SCREEN_GRADIENT), which the caller has zeroed.
+        """Gradient of one band, into the columns of grad_local (n, LOCAL), which the caller has zeroed.
 
         image: what `blend` wrote; upstream, of the same shape: dL/dR, dL/dG, dL/dB, dL/dalpha, dL/ddepth.
         """
@@ -248,11 +247,3 @@ def median_band(x0, width, height, starts, hits, local, out):
         for i in range(min(TILE_HEIGHT, height - y0)):
             for j in range(min(TILE_WIDTH, width - x0)):
                 out[y0 + i, x0 + j] = state[3 * _LANES + _lane(i, j)]
-
-
-@kernel
-def scatter_gradient(ids, grad_local, grad_screen):
-    """Add one band's gradients to the rows `ids` of grad_screen; both SCREEN_GRADIENT wide."""
-    for n in range(len(ids)):
-        for j in range(SCREEN_GRADIENT):
-            grad_screen[ids[n], j] += grad_local[n, j]

@@ -148,10 +148,8 @@ def _make(depth):
 
     @kernel
     def blend_back(x0, width, height, starts, hits, local, image, upstream, grad_local):
-        """As `splat_pixels`."""
+        """As `splat_pixels`; grad_local holds moments until the end."""
         state = aligned(BLOCKS * _SIZE)
-        moments = aligned(len(local) * LANES).reshape(len(local), LANES)
-        moments[:] = _ZERO
         plane, stride = _u(width * height), _u(width)
         for tile in range(len(starts) - 1):
             if starts[tile] == starts[tile + 1]:
@@ -241,19 +239,16 @@ def _make(depth):
                     g_0, g_x, g_y, g_xx, g_xy, g_yy, g_red, g_green, g_blue, g_z,
                     none, none, none, none, none, none,
                 )  # fmt: skip
-                store(moments, place, load(moments, place) + sums)
+                store(grad_local, place, load(grad_local, place) + sums)
                 if (h & _CHECK) == _CHECK and not _alive(state):
                     break
         for n in range(len(local)):
             a, b, c, o = local[n, 2], local[n, 3], local[n, 4], local[n, 5]
-            grad_local[n, 0] += a * moments[n, 1] + b * moments[n, 2]
-            grad_local[n, 1] += b * moments[n, 1] + c * moments[n, 2]
-            grad_local[n, 2] -= _HALF * moments[n, 3]
-            grad_local[n, 3] -= moments[n, 4]
-            grad_local[n, 4] -= _HALF * moments[n, 5]
-            grad_local[n, 5] += moments[n, 0] / o
-            for k in range(6, 10 if depth else 9):
-                grad_local[n, k] += moments[n, k]
+            g_0, g_x, g_y = grad_local[n, 0], grad_local[n, 1], grad_local[n, 2]
+            g_xx, g_xy, g_yy = grad_local[n, 3], grad_local[n, 4], grad_local[n, 5]
+            grad_local[n, 0], grad_local[n, 1] = a * g_x + b * g_y, b * g_x + c * g_y
+            grad_local[n, 2], grad_local[n, 3], grad_local[n, 4] = -_HALF * g_xx, -g_xy, -_HALF * g_yy
+            grad_local[n, 5] = g_0 / o
 
     return blend, blend_back
 

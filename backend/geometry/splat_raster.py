@@ -23,7 +23,7 @@ from numba.core.errors import NumbaError
 from backend.geometry import splat_pixels
 from backend.geometry.parallel import bands as split
 from backend.geometry.parallel import for_bands, map_parallel
-from backend.geometry.splat_pixels import median_band, scatter_gradient
+from backend.geometry.splat_pixels import median_band
 from backend.geometry.splat_projection import (
     CAMERA_GRADIENT,
     SCREEN,
@@ -32,7 +32,15 @@ from backend.geometry.splat_projection import (
     project_back_range,
     project_range,
 )
-from backend.geometry.splat_tiles import LOCAL, TILE_HEIGHT, TILE_WIDTH, bin_band, depth_order, split_bands
+from backend.geometry.splat_tiles import (
+    LOCAL,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    bin_band,
+    depth_order,
+    gather_gradient,
+    split_bands,
+)
 from shared_protocol.errors import LimitExceeded
 
 _log = logging.getLogger(__name__)
@@ -177,7 +185,7 @@ class Rendering:
         upstream = np.ascontiguousarray(upstream, dtype=np.float32)
 
         def one(band: _Band) -> np.ndarray:
-            gradient = np.zeros((len(band.ids), SCREEN_GRADIENT), dtype=np.float32)
+            gradient = np.zeros((len(band.ids), LOCAL), dtype=np.float32)
             blend_back(
                 band.first_pixel, width, height, band.starts, band.hits, band.local,
                 self.image, upstream, gradient,
@@ -188,7 +196,7 @@ class Rendering:
         given = self.gaussians
         screen_gradient = np.zeros((len(given), SCREEN_GRADIENT), dtype=np.float32)
         for band, gradient in zip(self.bands, gradients, strict=True):
-            scatter_gradient(band.ids, gradient, screen_gradient)
+            gather_gradient(band.ids, gradient, screen_gradient)
         # Zeros cost nothing until written, and Gaussians that nobody sees are not.
         result = Gaussians(*(np.zeros(array.shape, dtype=np.float32) for array in vars(given).values()))
 
@@ -252,7 +260,7 @@ def render_gaussians(
 
     for_bands(project, count, -(-count // _CHUNK))
     tile_rows, bands = -(-height // TILE_HEIGHT), -(-width // TILE_WIDTH)
-    first, ids = split_bands(depth_order(distance), touched, bands)
+    first, ids = split_bands(distance, depth_order(distance), touched, bands)
     background = np.ascontiguousarray(background, dtype=np.float32)
     chosen = pixel_kernels(kernels)
     blend = chosen.blend_depth if depth else chosen.blend

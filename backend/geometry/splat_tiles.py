@@ -11,8 +11,18 @@ pixels, all eight at once, so a slanted needle costs few pixels.
 import numpy as np
 
 from backend.geometry.jit import kernel
-from backend.geometry.simd import aligned, constant, larger, prefetch, root, smaller, store_whole, where
-from backend.geometry.splat_projection import NOT_DRAWN, SCREEN
+from backend.geometry.simd import (
+    aligned,
+    constant,
+    larger,
+    prefetch,
+    root,
+    rows_of_columns,
+    smaller,
+    store_whole,
+    where,
+)
+from backend.geometry.splat_projection import NOT_DRAWN, SCREEN, SCREEN_GRADIENT
 
 TILE_WIDTH, TILE_HEIGHT = 32, 16
 """Pixels. The width is also that of a band: fixed, so that sums over bands do not depend on the cores."""
@@ -79,25 +89,27 @@ def depth_order(depth):
 
 
 @kernel
-def split_bands(order, touched, bands):
+def split_bands(depth, order, touched, bands):
     """Deal the Gaussians in `order` out to the bands they touch: starts (bands + 1,), ids, both int32.
 
-    touched (G, 2) int32: first and last band of each Gaussian, within range(bands).
+    depth (G,) as for `depth_order`; touched (G, 2) int32: first and last band of each Gaussian that is drawn.
     """
     starts = np.zeros(bands + 1, dtype=np.int32)
-    for k in range(len(order)):
-        i = order[k]
-        for band in range(touched[i, 0], touched[i, 1] + 1):
-            starts[band + 1] += 1
+    for i in range(len(depth)):
+        if depth[i] < NOT_DRAWN:
+            for band in range(touched[i, 0], touched[i, 1] + 1):
+                starts[band + 1] += 1
     for band in range(bands):
         starts[band + 1] += starts[band]
     ids = np.empty(starts[bands], dtype=np.int32)
-    fill = starts.copy()
     for k in range(len(order)):
-        i = order[k]
-        for band in range(touched[i, 0], touched[i, 1] + 1):
-            ids[fill[band]] = i
-            fill[band] += 1
+        i = _u(order[k])
+        for band in range(_u(touched[i, 0]), _u(touched[i, 1] + 1)):
+            ids[starts[band]] = i
+            starts[band] += 1
+    for band in range(bands, 0, -1):
+        starts[band] = starts[band - 1]
+    starts[0] = 0
     return starts, ids
 
 
@@ -113,6 +125,7 @@ def bin_band(first_pixel, tile_rows, ids, screen):
     starts = np.zeros(tile_rows + 1, dtype=np.int32)
     blocks = np.empty(16 * len(ids), dtype=np.int32)
     spans = np.empty((len(ids), 2), dtype=np.int32)
+    most = 0
     left_edge = np.float32(first_pixel)
     highest = np.float32(tile_rows * TILE_HEIGHT - 1)
     for n in range(len(ids)):
@@ -134,6 +147,7 @@ def bin_band(first_pixel, tile_rows, ids, screen):
         half_height = np.sqrt(reach * a * inverse_c / inverse_variance)
         spans[n, 0] = int(min(max(y - half_height, _ZERO), highest)) // TILE_HEIGHT
         spans[n, 1] = int(min(max(y + half_height, _ZERO), highest)) // TILE_HEIGHT
+        most += spans[n, 1] - spans[n, 0] + 1
         # The highest point lies at dx = top, the lowest at -top.
         top = _SIGN() * (-b / a * half_height)
         left, right = larger(_LEFT() - x, -half_width), smaller(_RIGHT() - x, half_width)
@@ -143,22 +157,11 @@ def bin_band(first_pixel, tile_rows, ids, screen):
         inside = (left <= right + _SLACK) & (row >= _ZERO)
         store_whole(blocks, _u(16 * n), where(inside, smaller(row, _BEYOND() + highest) * _QUARTER, _NONE))
     # A loop of its own: a mispredicted branch is dear where it waits for a far load and roots.
-    capacity = 2 * len(ids) + 64
-    entries, tiles = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int32)
+    entries, tiles = np.empty(most + 1, dtype=np.int64), np.empty(most + 1, dtype=np.int32)
     count = _u(0)
     for n in range(len(ids)):
-        if np.int64(count) + tile_rows + 1 > capacity:
-            capacity = 2 * capacity + tile_rows
-            more, more_tiles = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int32)
-            more[:count], more_tiles[:count] = entries[:count], tiles[:count]
-            entries, tiles = more, more_tiles
         for row in range(spans[n, 0], spans[n, 1] + 1):
-            touched = 0
-            for i in range(8):
-                end = min(np.int64(blocks[_u(16 * n + i)]) - 4 * row, 3)
-                begin = max(np.int64(blocks[_u(16 * n + 8 + i)]) - 4 * row, 0)
-                # Rows begin..end of four; none where end < 0 or begin > 3.
-                touched |= (15 << min(begin, 4) & 15 >> 3 - max(end, -1)) << 4 * i
+            touched = rows_of_columns(blocks, _u(16 * n), 4 * row)
             # Written in any case, and written over where it is not one.
             entries[count], tiles[count] = n << BLOCKS | touched, row
             count += _u(touched != 0)
@@ -166,10 +169,25 @@ def bin_band(first_pixel, tile_rows, ids, screen):
         starts[_u(tiles[k]) + _u(1)] += 1
     for tile in range(tile_rows):
         starts[tile + 1] += starts[tile]
+    # Filling moves each start to the next, and then all move back.
     hits = np.empty(count, dtype=np.int64)
-    fill = starts.copy()
     for k in range(count):
         tile = _u(tiles[k])
-        hits[fill[tile]] = entries[k]
-        fill[tile] += 1
+        hits[starts[tile]] = entries[k]
+        starts[tile] += 1
+    for tile in range(tile_rows, 0, -1):
+        starts[tile] = starts[tile - 1]
+    starts[0] = 0
     return local, starts, hits
+
+
+@kernel
+def gather_gradient(ids, grad_local, grad_screen):
+    """Add one band's gradients (n, LOCAL) to the rows `ids` of grad_screen (G, SCREEN_GRADIENT)."""
+    for n in range(len(ids)):
+        ahead = _u(ids[min(n + _AHEAD, len(ids) - 1)]) * _u(SCREEN_GRADIENT)
+        prefetch(grad_screen, ahead)
+        prefetch(grad_screen, ahead + _u(SCREEN_GRADIENT - 1))
+        i = _u(ids[n])
+        for j in range(SCREEN_GRADIENT):
+            grad_screen[i, j] += grad_local[n, j]
