@@ -1,10 +1,10 @@
 """The splats stage judged by views it never saw: `python -m benchmarks.splat_fit DIR... [--set splats.X=Y]`.
 
 Each DIR holds 16 views with cameras.json. The truth between them: its `heldout` frames (first half on the
-orbit, second half off it), or, where it names the scan instead (`object`, a path from DIR/../..), that scan
-drawn at four azimuths between the views, on the orbit and 15 degrees above it. Figures are dB over white at
-the views' full size; seconds are those of the whole stage (carving the start included), CPU and wall, with
-compiled kernels. The last line is JSON.
+orbit, second half off it), those of NAME for a folder NAME_noise1, or, where cameras.json names the scan
+(`object`, a path from DIR/../..), that scan drawn at four azimuths between the views, on the orbit and 15
+degrees above it. Figures are dB over white at the views' full size; seconds are those of the whole stage
+(carving the start included), CPU and wall, with compiled kernels. The last line is JSON.
 """
 
 import argparse
@@ -37,6 +37,9 @@ COLUMNS = ("fitted", "between", "off", "cpu_s", "wall_s", "steps", "gaussians")
 def held_out(folder: Path, views: Views) -> tuple[Views, Views] | None:
     """Views on the orbit and off it that the fit does not see; None where the folder has no truth."""
     data = json.loads((folder / "cameras.json").read_text())
+    twin = folder.with_name(folder.name.removesuffix("_noise1"))
+    if "heldout" not in data and twin != folder:
+        return held_out(twin, views)
     if "heldout" in data:
         frames = data["heldout"]
         poses = np.array([frame["world_from_camera"] for frame in frames])

@@ -39,6 +39,8 @@ class OrbitOptions:
     radius, fov   metres, degrees: a long lens, so that an object 1 m tall stays inside the frame
                   at every azimuth (fill 0.75 of 1.33 m)
     elevation     degrees, of the input view and so of the ring
+    relief        embedded engine: how high the picture's lights and darks stand on the front, at most, a
+                  share of the object's longer side; 0 for none
     """
 
     engine: str = AUTO
@@ -47,6 +49,7 @@ class OrbitOptions:
     elevation: float = 0.0
     radius: float = 3.0
     fov: float = 25.0
+    relief: float = 0.008
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class SplatsOptions:
 
     engine: str = AUTO
     gaussians: int = 20_000
-    steps: int = 500
+    steps: int = 400
     size: int = 512
     sh_degree: int = 0
     batch: int = 1

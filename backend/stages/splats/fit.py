@@ -25,7 +25,7 @@ from backend.stages.splats.parameters import Rates, Raw, chain
 from backend.stages.splats.schedule import Schedule, Step
 from backend.stages.splats.targets import WHITE, Target
 
-ALPHA_WEIGHT = 0.2
+ALPHA_WEIGHT = 0.1
 LOSSES = ("mse", "l1")
 _MCMC_WEIGHT = {"mse": 1e-5, "l1": 1e-2}
 """Of mean opacity and mean scale; 3DGS-MCMC has 0.01 next to L1, whose gradient is a thousand times that

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backend.geometry.cameras import Cameras
 from backend.geometry.carving import Grid, extract_surface, hull_field, object_bounds
 from backend.geometry.fusion import fuse_depth, merge_fused
 from backend.geometry.harmonics import harmonics_from_color
@@ -90,7 +91,8 @@ def colors_from_views(
     slack: float,
     check: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """Mean colour (P, 3) of the views that see each point, weighted by the cosine to its normal, squared.
+    """Mean colour (P, 3) of the views that see each point, weighted by the cosine to its normal, squared,
+    and by the confidence of views and pixels.
 
     The mesh hides: slack is how far, in metres, a point may lie behind it and still count as seen.
     A point that no view sees gets the mean of all cosine-weighted views, hidden or not; `check` is
@@ -116,6 +118,8 @@ def colors_from_views(
         cosine = np.einsum("pc,pc->p", toward, normals) / np.linalg.norm(toward, axis=1)
         weight = np.clip(cosine, 0.02, None) ** 2 * (sample[:, 3] > 0.5) * (depth[i] > 0)
         weight *= views.confidence[i]
+        if views.pixel_confidence is not None:
+            weight *= views.pixel_confidence[i, row, column]
         color = sample[:, :3] / np.maximum(sample[:, 3:], 1e-3)
         weighted = np.concatenate([color * weight[:, None], weight[:, None]], axis=1)
         total += weighted
@@ -135,11 +139,24 @@ def _lowered(hull: Grid, views: Views, context: StageContext) -> Grid:
     return merge_fused(hull, fused)
 
 
+def _resized(views: Views, cameras: Cameras, context: StageContext) -> np.ndarray | None:
+    """The views' pixel confidence at the size of these cameras."""
+    if views.pixel_confidence is None:
+        return None
+    import cv2
+
+    result = np.empty((len(views), cameras.height, cameras.width), dtype=np.float32)
+    for i, view in enumerate(views.pixel_confidence):
+        context.check()
+        result[i] = cv2.resize(view, (cameras.width, cameras.height), interpolation=cv2.INTER_AREA)
+    return result
+
+
 def start_on_hull(views: Views, options: SplatsOptions, context: StageContext) -> Start:
     """options.gaussians Gaussians on the visual hull of the views."""
     rgba = resize_views(views.rgba, _HULL_PIXELS, context.check)
     cameras = views.cameras.resized(rgba.shape[2], rgba.shape[1])
-    small = Views(rgba, cameras, views.confidence)
+    small = Views(rgba, cameras, views.confidence, pixel_confidence=_resized(views, cameras, context))
     alpha = np.ascontiguousarray(rgba[..., 3])
     low, high = object_bounds(alpha, cameras)
     context.check()
