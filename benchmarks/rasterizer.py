@@ -193,7 +193,7 @@ def scaling(path: Path) -> dict[str, list]:
         cost = ours(Scene.of(count, 0, 512, 512), 3)
         table["gaussians"].append((count, round(float(cost.forward.min()), 1), round(cost.both, 1)))
         _line(f"{count:9,} Gaussians at 512x512    forward {cost.forward.min():7.1f}  both {cost.both:7.1f}")
-    for width, height in ((256, 256), (512, 512), (1024, 1024), (1920, 1080), (2048, 2048)):
+    for width, height in ((256, 256), (512, 512), (1024, 1024), (1536, 1536), (2048, 2048)):
         cost = ours(Scene.of(50_000, 0, width, height), 3)
         table["pixels"].append((width * height, round(float(cost.forward.min()), 1), round(cost.both, 1)))
         size = f"{width}x{height}"

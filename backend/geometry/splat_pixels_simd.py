@@ -8,8 +8,8 @@ costs was counted in instructions:
   ready in `local`; s is never negative, and needles lose no digits.
 - 2^h with h = log2 alpha needs neither a test of its range nor a product with the opacity: one comparison
   h >= log2(1/255) decides what counts.
-- A pixel that has reached its last Gaussian goes on with a transmittance of next to nothing, which ends it
-  again at every Gaussian; what it had left is kept apart. That takes the test out of the longest chain.
+- Forward, a pixel that has reached its last Gaussian keeps what it had left as a negative transmittance. In
+  the gradient it goes on with next to nothing, which ends it again at every Gaussian: one test less.
 - Gradient of ln alpha: weight (seen - left / after), with one division, and no special case for pixels that
   ended, since their weight is 0.
 - A Gaussian's nine sums stay in registers over the blocks of a tile; their sums over the lanes are made
@@ -47,7 +47,6 @@ _ENDED = _f(1e-20)
 _H_MIN, _H_MAX = _f(np.log2(1 / 255)), _f(np.log2(0.999))
 # Places in a block's state.
 _T, _X, _Y, _LEFT, _R, _G, _B, _A, _Z, _SIZE = (_u(LANES * i) for i in range(10))
-_FINAL = _A
 _CHECK = 31
 """Every 32 hits of a tile, look whether any pixel is still alive."""
 _NEXT, _ALL = _u(1), _u((1 << BLOCKS) - 1)
@@ -85,7 +84,6 @@ def _make(depth):
             for k in range(BLOCKS):
                 at = _u(k) * _SIZE
                 store(state, at + _T, splat(_ONE))
-                store(state, at + _FINAL, splat(_ONE))
                 store(state, at + _R, splat(_ZERO))
                 store(state, at + _G, splat(_ZERO))
                 store(state, at + _B, splat(_ZERO))
@@ -105,13 +103,12 @@ def _make(depth):
                     u = (load(state, at + _Y) - y) + shear * dx
                     value = (peak + along * (dx * dx)) + across * (u * u)
                     t = load(state, at + _T)
-                    alpha = where(value >= _H_MIN, smaller(power_of_two(value), _ALPHA_MAX), _ZERO)
-                    weight = t * alpha
+                    counts = (value >= _H_MIN) & (t > _ZERO)
+                    weight = t * where(counts, smaller(power_of_two(value), _ALPHA_MAX), _ZERO)
                     after = t - weight
-                    ends = after <= _T_MIN
+                    ends = counts & (after <= _T_MIN)
                     weight = where(ends, _ZERO, weight)
-                    store(state, at + _T, where(ends, _ENDED, after))
-                    store(state, at + _FINAL, where(ends, load(state, at + _FINAL), after))
+                    store(state, at + _T, where(ends, _ZERO - t, after))
                     store(state, at + _R, load(state, at + _R) + weight * red)
                     store(state, at + _G, load(state, at + _G) + weight * green)
                     store(state, at + _B, load(state, at + _B) + weight * blue)
@@ -122,7 +119,8 @@ def _make(depth):
             for k in range(BLOCKS):
                 at = _u(k) * _SIZE
                 row, column = y0 + 4 * (k & 3), x0 + 4 * (k >> 2)
-                t = load(state, at + _FINAL)
+                t = load(state, at + _T)
+                t = where(t < _ZERO, _ZERO - t, t)
                 red = load(state, at + _R) + t * background[0]
                 green = load(state, at + _G) + t * background[1]
                 blue = load(state, at + _B) + t * background[2]
