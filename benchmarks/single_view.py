@@ -16,6 +16,7 @@ from backend.geometry import metrics
 from backend.geometry.cameras import Cameras, ring
 from backend.geometry.mesh_render import over
 from backend.inputs.views import read_views
+from backend.pipeline.options import OrbitOptions
 from backend.pipeline.values import Views
 from backend.stages.orbit.inflate import build_shape
 from backend.stages.orbit.render import render
@@ -77,11 +78,11 @@ def solid_iou(
     return max(float((ours & truth).sum() / (ours | truth).sum()) for ours in tries)
 
 
-def measure(folder: Path, view: int) -> dict[str, float]:
+def measure(folder: Path, view: int, relief: float) -> dict[str, float]:
     """One row: all figures of one object from one view."""
     views, camera, elevation, true, true_faces = in_ring_frame(folder, view)
     start = time.process_time()
-    shape, _, lathe = build_shape(views.rgba[view], camera, elevation)
+    shape, _, lathe = build_shape(views.rgba[view], camera, elevation, relief=relief)
     cpu = time.process_time() - start
     score = metrics.score_shape(shape.vertices, shape.faces, true, true_faces, samples=30_000)
     outline = metrics.silhouette(shape.vertices, shape.faces, camera, 0)
@@ -109,6 +110,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", default="", help="names, with commas")
     parser.add_argument("--views", default="0", help="numbers of the views to start from, with commas")
+    parser.add_argument("--relief", type=float, default=OrbitOptions().relief, help="as orbit.relief")
     args = parser.parse_args()
     wanted = set(args.only.split(",")) - {""}
     folders = [
@@ -122,7 +124,7 @@ def main() -> None:
     rows = []
     for folder in folders:
         for view in map(int, args.views.split(",")):
-            rows.append(measure(folder, view))
+            rows.append(measure(folder, view, args.relief))
             table.add(f"{folder.parent.name}/{folder.name} {view}", rows[-1])
     table.add("mean", {column: float(np.mean([row[column] for row in rows])) for column in COLUMNS})
     table.finish()

@@ -18,6 +18,7 @@ from backend.stages.orbit import run as orbit
 from backend.stages.orbit.contour import triangulate
 from backend.stages.orbit.inflate import InflateOrbit, build_shape
 from backend.stages.orbit.poisson import mask_problem
+from backend.stages.orbit.relief import displacement, relief_signal
 from backend.stages.orbit.thickness import half_thickness
 from shared_protocol.errors import Cancelled, InvalidInput, StageFailed
 
@@ -189,7 +190,8 @@ def test_cancel_is_met_between_views():
 
 
 @pytest.mark.parametrize(
-    "change", [{"views": 2}, {"size": 8}, {"elevation": 80.0}, {"fov": 0.0}, {"radius": -1.0}]
+    "change",
+    [{"views": 2}, {"size": 8}, {"elevation": 80.0}, {"fov": 0.0}, {"radius": -1.0}, {"relief": 0.2}],
 )
 def test_impossible_ring_is_refused(change):
     with pytest.raises(InvalidInput, match=f"orbit.{next(iter(change))}"):
@@ -239,3 +241,39 @@ def test_base_is_flat_where_the_object_stands():
     height = half_thickness(alpha)
     assert height[138, 96] > 0.4 * height.max()  # at the cut
     assert height[36, 96] < 0.15 * height.max()  # at the top
+
+
+def test_relief_stays_on_the_front_within_its_height_and_leaves_the_outline():
+    picture = cutout("disc")
+    rgba = picture.rgba.copy()
+    rgba[80:110, 80:110, :3] = 0.05
+    cameras = orbit.ring_cameras(SMALL)
+    flat = build_shape(rgba, cameras, 0.0)[0]
+    pressed = build_shape(rgba, cameras, 0.0, relief=0.01)[0]
+    moved = np.linalg.norm(pressed.vertices - flat.vertices, axis=1)
+    longest = np.ptp(flat.vertices, axis=0).max()
+    assert 0.004 * longest < moved.max() <= 0.0105 * longest
+    still = flat.attributes[:, 2] == 0  # the outline and the back
+    assert still.mean() > 0.4
+    assert moved[still].max() == 0
+    np.testing.assert_array_equal(flat.attributes, pressed.attributes)
+    outlines = [silhouette(shape.vertices, shape.faces, cameras, 0, 3) for shape in (flat, pressed)]
+    assert mask_iou(*outlines) > 0.9999
+
+
+def test_relief_puts_dark_things_deeper_and_knows_no_outside():
+    rgba = np.full((192, 192, 4), 0.7, np.float32)
+    y, x = np.mgrid[:192, :192] + 0.5
+    rgba[..., 3] = np.hypot(x - 96, y - 96) < 70
+    rgba[..., :3][rgba[..., 3] == 0] = 0  # black outside
+    rgba[92:100, 92:100, :3] = 0.2
+    signal = relief_signal(rgba, rgba[..., 3])
+    assert signal[96, 96] < -0.8
+    assert signal[96, 104] > 0.05  # the rim of the dark spot
+    np.testing.assert_allclose(0, signal[96, 28:60], atol=1e-3)
+    assert np.abs(signal).max() <= 1
+
+
+def test_relief_of_a_thin_part_leaves_most_of_its_thickness():
+    moved = displacement(np.ones(2), np.ones(2), np.array([0.001, 1.0]), 0.01)
+    np.testing.assert_allclose([0.0002, 0.01], moved)

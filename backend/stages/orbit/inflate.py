@@ -15,6 +15,7 @@ from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture, Views
 from backend.stages.orbit.backside import back_colour
 from backend.stages.orbit.contour import FlatMesh, triangulate
+from backend.stages.orbit.relief import displacement, relief_signal
 from backend.stages.orbit.render import Shape, render
 from backend.stages.orbit.run import ring_cameras
 from backend.stages.orbit.thickness import half_thickness
@@ -37,7 +38,8 @@ FADE_LATHE = 0.3
 PLACINGS = ((STANDING, 1.0), (0.25, 1.0), (0.0, 1.0), (0.0, 0.85), (0.0, 0.7))
 """Turn toward the vertical and factor on the thickness, tried in order until every view holds the whole
 object."""
-FRAME_MARGIN = 0.005
+FRAME_MARGIN = 0.01
+"""Share of the frame; the relief, which comes later, has room in it."""
 PRIOR_CONFIDENCE = 0.5
 
 
@@ -51,7 +53,9 @@ class InflateOrbit:
         cameras = ring_cameras(options)
         context.step(0, options.views + 1, "Inflating the silhouette")
         front = resize_rgba(cutout.rgba, options.size)
-        shape, fits, lathe = build_shape(cutout.rgba, cameras, options.elevation, context.check)
+        shape, fits, lathe = build_shape(
+            cutout.rgba, cameras, options.elevation, context.check, relief=options.relief
+        )
         context.note(
             lathe_confidence=round(lathe, 3), shape="turned on a lathe" if lathe > 0.5 else "inflated outline"
         )
@@ -72,11 +76,17 @@ class InflateOrbit:
 
 
 def build_shape(
-    rgba: np.ndarray, cameras: Cameras, elevation_degrees: float, check: Callable[[], None] = lambda: None
+    rgba: np.ndarray,
+    cameras: Cameras,
+    elevation_degrees: float,
+    check: Callable[[], None] = lambda: None,
+    *,
+    relief: float = 0.0,
 ) -> tuple[Shape, bool, float]:
     """The cut-out (M, M, 4) as a closed surface whose outline seen from camera 0 is the cut-out's.
 
     cameras  the ring; elevation_degrees that of camera 0; check is called between the slower steps
+    relief   see OrbitOptions
     Returns the shape; whether it stays inside the frame of every camera (it is turned or made thinner if
     that helps); and the confidence, 0..1, that it was made on a lathe: one if above 0.5.
     """
@@ -93,6 +103,7 @@ def build_shape(
     extent = np.ptp(place, axis=0)
     # The size of a cell at the world's origin turns cells into metres.
     cell = np.linalg.norm(origin) / intrinsics[0, 0] * cameras.width / grid
+    strength = relief * extent.max() * grid * cell
     check()
     small = cameras.resized(grid, grid)
     lathe, confidence = recognise(alpha, small.world_from_camera[0], small.intrinsics[0], check)
@@ -102,7 +113,7 @@ def build_shape(
             [origin + near[:, None] * direction, origin + far[:, None] * direction[: flat.inner]]
         )
         if stays_in_frame(vertices, cameras):
-            return _painted(flat, vertices, origin, rgba, alpha, True, check), True, confidence
+            return _painted(flat, vertices, origin, rgba, alpha, True, strength, check), True, confidence
     thickness = half_thickness(alpha).ravel()[flat.grid] * cell
     for standing, factor in PLACINGS:
         check()
@@ -116,7 +127,7 @@ def build_shape(
         fits = stays_in_frame(vertices, cameras)
         if fits:
             break
-    return _painted(flat, vertices, origin, rgba, alpha, False, check), fits, confidence
+    return _painted(flat, vertices, origin, rgba, alpha, False, strength, check), fits, confidence
 
 
 def _painted(
@@ -126,9 +137,10 @@ def _painted(
     rgba: np.ndarray,
     alpha: np.ndarray,
     turned: bool,
+    relief: float,
     check: Callable[[], None],
 ) -> Shape:
-    """The two layers (V + inner, 3) joined along the contour and given their pictures."""
+    """The two layers (V + inner, 3) joined along the contour, given their pictures and `relief` metres."""
     back_index = np.arange(len(flat.points))
     back_index[: flat.inner] += len(flat.points)
     # On the picture the faces run clockwise: seen from camera 0, outside the front.
@@ -136,7 +148,16 @@ def _painted(
     place = flat.points / len(alpha)
     attributes = np.zeros((len(vertices), 3), dtype=np.float32)
     attributes[:, :2] = np.concatenate([place, place[: flat.inner]])
-    attributes[:, 2] = front_share(vertices, faces, origin, FADE_LATHE if turned else FADE_STOP)
+    share = front_share(vertices, faces, origin, FADE_LATHE if turned else FADE_STOP)
+    attributes[:, 2] = share
+    if relief > 0:
+        inner = flat.inner
+        front, back = vertices[:inner], vertices[len(flat.points) :]
+        ray = front - origin
+        ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+        half = np.linalg.norm(back - front, axis=1) / 2
+        signal = relief_signal(rgba, alpha).ravel()[flat.grid]
+        vertices[:inner] -= displacement(signal, share[:inner], half, relief)[:, None] * ray
     check()
     colour = np.ascontiguousarray(rgba[..., :3])
     pictures = np.ascontiguousarray(np.dstack([colour, back_colour(colour, alpha)]))

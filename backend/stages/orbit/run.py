@@ -7,6 +7,7 @@ from backend.pipeline.values import Picture, Views
 from shared_protocol.errors import InvalidInput
 
 MAX_ELEVATION = 60.0
+MAX_RELIEF = 0.05
 
 
 def ring_cameras(options: OrbitOptions):
@@ -23,6 +24,8 @@ def ring_cameras(options: OrbitOptions):
         raise InvalidInput(f"orbit.fov is {options.fov:g} degrees", "1 to 90")
     if not 0.1 <= options.radius <= 100:
         raise InvalidInput(f"orbit.radius is {options.radius:g} m", "0.1 to 100")
+    if not 0 <= options.relief <= MAX_RELIEF:
+        raise InvalidInput(f"orbit.relief is {options.relief:g}", f"0 to {MAX_RELIEF:g} of the object's size")
     return ring(
         options.views,
         radius=options.radius,
