@@ -172,7 +172,7 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "high": {
         "matting": {"size": 1024},
         "refine": {"size": 1024},
-        "splats": {"gaussians": 50_000, "steps": 600, "size": 1024},
+        "splats": {"gaussians": 50_000, "steps": 500, "size": 1024},
         "surface": {"faces": 50_000},
         "texture": {"size": 2048},
         "export": {"film_frames": 72},

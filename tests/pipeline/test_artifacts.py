@@ -17,7 +17,7 @@ def _random_values():
     return [
         values.Picture(rgba[0]),
         values.Views(rgba, cameras),
-        values.Views(rgba, cameras, np.array([1, 0.5], dtype=np.float32), depth),
+        values.Views(rgba, cameras, np.array([1, 0.5], dtype=np.float32), depth, rgba[..., 3]),
         values.PointCloud(*(rng.random((5, 3)).astype(np.float32) for _ in range(3))),
         values.Splats(
             rng.random((3, 3)), rng.random((3, 3)), rng.random((3, 4)), rng.random(3), rng.random((3, 4, 3))

@@ -34,10 +34,10 @@ def _views(folder: Path, which: str) -> Views:
     return Views(np.stack(pictures), cameras)
 
 
-# Measured, dB at the fitted and at the held-out views: duck 39.4 / 32.2, drill 39.3 / 31.1,
-# monkey 38.9 / 30.3.
+# Measured, dB at the fitted views, and at the held-out ones (half of them 15 degrees or more off the orbit):
+# duck 39.3 / 32.7, drill 39.7 / 31.6, monkey 40.0 / 31.1.
 @pytest.mark.parametrize(
-    ("name", "fitted", "between"), [("duck", 38, 31), ("drill", 38, 30), ("monkey", 38, 29)]
+    ("name", "fitted", "between"), [("duck", 38.5, 32), ("drill", 39, 31), ("monkey", 39, 30.5)]
 )
 def test_the_standard_fit_shows_a_scan_from_seen_and_unseen_sides(name, fitted, between):
     folder = shared_path("data", "protocol", name)

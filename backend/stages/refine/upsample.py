@@ -22,13 +22,16 @@ class UpsampleRefine:
         size = options.size
         rgba = np.empty((len(orbit), size, size, 4), dtype=np.float32)
         depth = None if orbit.depth is None else np.empty((len(orbit), size, size), dtype=np.float32)
+        trust = None if orbit.pixel_confidence is None else np.empty((len(orbit), size, size), np.float32)
         for index in range(len(orbit)):
             context.step(index, len(orbit), f"Upsampling view {index + 1} of {len(orbit)}")
             rgba[index] = resize_rgba(cutout.rgba, size) if index == 0 else upsample(orbit.rgba[index], size)
             if depth is not None:
                 # Nearest: a mean of object and nothing would be a depth that nothing has.
                 depth[index] = cv2.resize(orbit.depth[index], (size, size), interpolation=cv2.INTER_NEAREST)
-        return Views(rgba, orbit.cameras.resized(size, size), orbit.confidence, depth)
+            if trust is not None:
+                trust[index] = cv2.resize(orbit.pixel_confidence[index], (size, size))
+        return Views(rgba, orbit.cameras.resized(size, size), orbit.confidence, depth, trust)
 
 
 def upsample(rgba: np.ndarray, size: int) -> np.ndarray:
