@@ -89,7 +89,9 @@ def _panel(
             draw.rectangle((start, bar_top, end, axis_bottom), fill=_BAR if source else _BAR_ALT)
             if slot >= 44:
                 words = f"{row.figures[name]:.3g}"
-                draw.text(((start + end) / 2, axis_bottom - 8), words, _PAGE, _font(11), anchor="mm")
+                inside = axis_bottom - bar_top > 16
+                place = ((start + end) / 2, axis_bottom - 8 if inside else bar_top - 8)
+                draw.text(place, words, _PAGE if inside else _SOFT, _font(11), anchor="mm")
     mean, median = map(y, marks)
     draw.line((axis_left, mean, left + width, mean), fill=_MEAN, width=2)
     for start in range(axis_left, left + width, 12):

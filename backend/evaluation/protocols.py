@@ -63,16 +63,14 @@ class Rig:
 class ShapeRules:
     """How two meshes are compared.
 
-    points      "area": `samples` points of each surface, uniform by area; "visible": SyncDreamer's points of
-                16 depth maps, one for each cell of 0.01
+    points      "area": `samples` points of each surface, uniform by area, and the IoU on `cells`^3 points
+                of the cube around both; "visible": SyncDreamer's points of 16 depth maps, one for each cell
+                of 0.01, and its IoU on mesh2sdf's 64^3 points of the cube -1..1
     thresholds  of the F-score; none where the paper gives none
-    volume      "around": `cells`^3 points of the cube around both meshes; "sync": mesh2sdf's 64^3 points of
-                the cube -1..1, without repair
-    Chamfer is the mean of the two directional mean distances, un-squared, halved.
+    Chamfer is the mean of both directional mean distances, un-squared, halved.
     """
 
     points: str
-    volume: str
     samples: int = 0
     cells: int = 0
     thresholds: tuple[float, ...] = ()
@@ -126,7 +124,7 @@ PROTOCOLS = (
         "orrery",
         "this project's own, docs/evaluation.md",
         Rig(16, 15.0, 2.0, 40.0, 512),
-        ShapeRules("area", "around", 100_000, 128, (0.005, 0.01, 0.02)),
+        ShapeRules("area", 100_000, 128, (0.005, 0.01, 0.02)),
         "16 azimuths at elevation 15, distance 2, fov 40, 512 px, lit; held-out views between them and off "
         "it (elevations 35, 35, 55, -10); 100,000 area samples; F-score at .005, .01, .02; IoU on 128^3",
         "nothing is open",
@@ -137,7 +135,7 @@ PROTOCOLS = (
         "syncdreamer",
         "SyncDreamer (Liu 2024), section 4.1; its eval_mesh.py and eval_nvs.py",
         Rig(16, 30.0, 1.5, _SYNC_LENS, 256),
-        ShapeRules("visible", "sync"),
+        ShapeRules("visible"),
         "16 views at elevation 30, distance 1.5, 35 mm on 32 mm, 256 px, over white, the input view counted; "
         "Chamfer of visible points thinned at .01; IoU of mesh2sdf signs on 64^3 of the cube -1..1; no "
         "alignment",
@@ -149,7 +147,7 @@ PROTOCOLS = (
         "hi3d",
         "Hi3D (Yang 2024), sections 5.1 to 5.3: 'following SyncDreamer, EpiDiff, Wonder3D'",
         Rig(16, 30.0, 1.5, _SYNC_LENS, 512),
-        ShapeRules("visible", "sync"),
+        ShapeRules("visible"),
         "GSO; PSNR, SSIM, LPIPS of 16 novel views; Chamfer and volume IoU of one-view reconstructions",
         "elevation 30 and the shape script of SyncDreamer; 512 px, its first stage's size (its pictures are "
         "1024 px); the input view not counted; the result placed by the input camera",
@@ -167,7 +165,7 @@ PROTOCOLS = (
         "gsv3d",
         "GSV3D, section 4.1, table 1",
         Rig(21, (-5.0, 30.0), 1.5, 33.8, 512),
-        ShapeRules("area", "around", 4_096, 64, (0.01, 0.02, 0.05)),
+        ShapeRules("area", 4_096, 64, (0.01, 0.02, 0.05)),
         "GSO; 21 views at one elevation drawn from -5..30 for each object, the first is the input, the "
         "others are judged on renderings of the 3D result; 4,096 points; Chamfer, IoU, F-score",
         "longest side 1; distance 1.5 and fov 33.8 (SV3D's lens); Chamfer halved and un-squared; F-score at "

@@ -78,23 +78,17 @@ def score_shape(
     """chamfer, f_T for each threshold T, iou; both meshes in the protocol's frame."""
     meshes = vertices, faces, true_vertices, true_faces
     if rules.points == "visible":
-        figures = {"chamfer": metrics.sync_chamfer(*meshes)}
-    else:
-        ours = metrics.sample_surface(vertices, faces, rules.samples, seed=1)
-        truth = metrics.sample_surface(true_vertices, true_faces, rules.samples, seed=2)
+        chamfer = metrics.sync_chamfer(*meshes)
         check()
-        there = metrics.nearest_distances(ours, truth)
-        check()
-        back = metrics.nearest_distances(truth, ours)
-        figures = {"chamfer": float((there.mean() + back.mean()) / 2)}
-        for threshold in rules.thresholds:
-            figures[f_name(threshold)] = metrics.f_score(there, back, threshold)
-    check()
-    if rules.volume == "sync":
-        figures["iou"] = metrics.sync_iou(*meshes)
-    else:
-        figures["iou"] = metrics.volume_iou(*meshes, cells=rules.cells)
-    return figures
+        return {"chamfer": chamfer, "iou": metrics.sync_iou(*meshes)}
+    score = metrics.score_shape(
+        *meshes, thresholds=rules.thresholds, samples=rules.samples, cells=rules.cells, check=check
+    )
+    return {
+        "chamfer": score.chamfer,
+        **{f_name(threshold): value for threshold, value in score.fscore.items()},
+        "iou": score.iou,
+    }
 
 
 def f_name(threshold: float) -> str:

@@ -7,6 +7,7 @@ Shapes   Chamfer distance: the mean of the two directional mean distances (un-sq
 Pictures PSNR and SSIM (Wang 2004) of sRGB values 0..1. Masks: intersection over union at 0.5.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,11 +136,16 @@ def score_shape(
     thresholds: tuple[float, ...] = (0.005, 0.01, 0.02),
     samples: int = 100_000,
     cells: int = 128,
+    check: Callable[[], None] = lambda: None,
 ) -> ShapeScore:
-    """All shape figures of the module's protocol."""
+    """All shape figures of the module's protocol; `check` is called between the slower steps."""
     ours = sample_surface(vertices, faces, samples, seed=1)
     truth = sample_surface(true_vertices, true_faces, samples, seed=2)
-    there, back = nearest_distances(ours, truth), nearest_distances(truth, ours)
+    check()
+    there = nearest_distances(ours, truth)
+    check()
+    back = nearest_distances(truth, ours)
+    check()
     return ShapeScore(
         float((there.mean() + back.mean()) / 2),
         {t: f_score(there, back, t) for t in thresholds},

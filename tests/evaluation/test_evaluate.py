@@ -14,6 +14,7 @@ from backend.evaluation import evaluate as module
 from backend.evaluation.evaluate import Objects, evaluate
 from backend.evaluation.measure import Measured, Settings
 from backend.evaluation.protocols import PROTOCOLS, Protocol, Rig, ShapeRules
+from backend.evaluation.tables import columns
 from backend.pipeline.options import override, preset
 from shared_protocol.errors import Cancelled, StageFailed
 from tests.support.shared import shared_path
@@ -22,7 +23,7 @@ TINY = Protocol(
     "tiny",
     "a test",
     Rig(6, 10.0, 2.0, 40.0, 96),
-    ShapeRules("area", "around", 2_000, 24, (0.05,)),
+    ShapeRules("area", 2_000, 24, (0.05,)),
     "six views",
     "all",
     extra=((45.0, 40.0),),
@@ -178,6 +179,20 @@ def test_the_command_prints_the_table_and_says_by_its_code_what_happened(
     (objects / "broken.obj").write_text("nothing")
     assert run_command(command) == 2
     assert "1 of 3 objects could not be evaluated: broken" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["image", "views"])
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_every_protocol_fills_its_columns(objects, tmp_path, protocol, task):
+    small = dataclasses.replace(protocol, rig=dataclasses.replace(protocol.rig, size=96))
+    settings = dataclasses.replace(Settings(small, task, OPTIONS), placement="icp")
+    (row,) = evaluate(Objects(objects, limit=1), settings, tmp_path / "out", lambda text: None)
+    missing = [name for name in columns(settings) if name not in row.figures and "perceptual" not in name]
+    assert missing == [] and np.isfinite(list(row.figures.values())).all()
+    assert row.figures["input_psnr"] > 18 and row.figures["splats_psnr"] > 14
+    if protocol.shape is not None:
+        assert row.figures["chamfer"] < 0.05 and row.figures["iou"] > 0.6
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_the_shape_rules_of_the_papers_are_the_metrics_of_their_names():
 
 def test_columns_of_f_scores_carry_their_threshold():
     assert [f_name(t) for t in (0.005, 0.01, 0.05)] == ["f_005", "f_01", "f_05"]
-    rules = ShapeRules("area", "around", 500, 16, (0.05,))
+    rules = ShapeRules("area", 500, 16, (0.05,))
     ball = trimesh.creation.icosphere(2)
     figures = score_shape(ball.vertices, ball.faces, ball.vertices, ball.faces, rules)
     assert list(figures) == ["chamfer", "f_05", "iou"] and figures["iou"] == 1
