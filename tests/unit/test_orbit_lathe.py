@@ -131,3 +131,44 @@ def test_a_rim_all_around_colours_the_back():
     colour = np.where((radius < 55)[..., None], 0.9, 0.2).astype(np.float32).repeat(3, axis=2)
     back = back_colour(colour, (radius < 70).astype(np.float32))
     np.testing.assert_allclose(back[96, 96], 0.2, atol=0.05)
+
+
+def shaded_rectangle(light) -> np.ndarray:
+    """An upright rectangle of linear luminance light(x, y), x and y -1..1 on it, on a transparent frame."""
+    rgba = np.zeros((SIZE, SIZE, 4), np.float32)
+    x, y = np.meshgrid((np.arange(120) + 0.5) / 60 - 1, (np.arange(160) + 0.5) / 80 - 1)
+    rgba[48:208, 68:188, :3] = np.clip(light(x, y), 0, 1)[..., None] ** (1 / 2.2)
+    rgba[48:208, 68:188, 3] = 1
+    return rgba
+
+
+def lambert(turn: float, ambient: float = 0.15):
+    """A cylinder lit from `turn` degrees to the right of the viewer."""
+    sine, cosine = np.sin(np.radians(turn)), np.cos(np.radians(turn))
+    return lambda x, y: ambient + 0.7 * np.maximum(x * sine + np.sqrt(1 - x**2) * cosine, 0)
+
+
+@pytest.mark.parametrize("turn", [-30, -10, 0, 20, 40])
+def test_can_seen_exactly_from_the_side_is_round_by_its_shading(turn):
+    cameras = camera(0.0)
+    shape, _, confidence = build_shape(shaded_rectangle(lambert(turn)), cameras, 0.0)
+    assert confidence > 0.5
+    width, depth = np.ptp(shape.vertices[:, 0]), np.ptp(shape.vertices[:, 1])
+    assert depth == pytest.approx(width, rel=0.08)
+
+
+FLAT = {
+    "even": lambda x, y: 0.6 + 0 * x,
+    "lit from one side": lambda x, y: 0.5 + 0.2 * x,
+    "dark frame": lambda x, y: np.where((abs(x) > 0.85) | (abs(y) > 0.9), 0.1, 0.7),
+    "vignette": lambda x, y: 0.8 - 0.25 * (x**2 + y**2),
+    "striped": lambda x, y: 0.5 + 0.3 * np.sign(np.sin(9 * x)),
+    "bright spot in the middle": lambda x, y: 0.2 + 0.6 * np.exp(-6 * (x**2 + y**2)),
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_flat_face_of_a_box_stays_a_box(name):
+    cameras = camera(0.0)
+    _, _, confidence = build_shape(shaded_rectangle(FLAT[name]), cameras, 0.0)
+    assert confidence <= 0.5

@@ -33,8 +33,10 @@ LYING, UPRIGHT = 0.3, 0.6
 """Height over width of objects that surely lie, surely stand."""
 FADE_START, FADE_STOP = 0.05, 0.5
 """Cosine between surface and view over which the front picture fades in."""
-FADE_LATHE = 0.3
-"""The same end of the fade where the shape is known to be turned: its rim and top are seen at a slant."""
+FADE_LATHE = 0.15
+"""The same end of the fade where the shape is known to be turned: its rim and top are seen at a slant.
+With 0.3 the white inside of a cup faded into its yellow outside: over 5 views 41.6 dB on the front instead of
+44.0, and 18.37 instead of 18.36 on the other views."""
 PLACINGS = ((STANDING, 1.0), (0.25, 1.0), (0.0, 1.0), (0.0, 0.85), (0.0, 0.7))
 """Turn toward the vertical and factor on the thickness, tried in order until every view holds the whole
 object."""
@@ -106,7 +108,7 @@ def build_shape(
     strength = relief * extent.max() * grid * cell
     check()
     small = cameras.resized(grid, grid)
-    lathe, confidence = recognise(alpha, small.world_from_camera[0], small.intrinsics[0], check)
+    lathe, confidence = recognise(alpha, small.world_from_camera[0], small.intrinsics[0], check, rgba)
     if lathe is not None:
         near, far = turned_layers(lathe, alpha, flat, cameras, direction, check)
         vertices = np.concatenate(

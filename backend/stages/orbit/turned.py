@@ -1,10 +1,10 @@
 """Objects made on a lathe, with or without handles: whether the cut-out shows one, and its two layers.
 
-Recognised from the outline alone, on 18 pictures and 45 views of 9 scans. Measured there (thresholds lie
-between): bells, cups, pots have most rows centred on one upright line that ends in their base, and the
-largest lathe in the mask fills it but for handles. Chairs, people and rockets on fins have the line between
-their legs, animals from the side have no such line. Rounded boxes come near: a mask that fills its rectangle
-must be exactly symmetric.
+Recognised from the outline (only what fills a rectangle by its shading), on 18 pictures and 45 views of 9
+scans. Measured there (thresholds lie between): bells, cups, pots have most rows centred on one upright line
+that ends in their base, and the largest lathe in the mask fills it but for handles. Chairs, people and
+rockets on fins have the line between their legs, animals from the side have no such line. Rounded boxes
+come near: a mask that fills its rectangle must be exactly symmetric.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from backend.geometry.cameras import Cameras
 from backend.stages.orbit.contour import FlatMesh
 from backend.stages.orbit.lathe import Axis, Lathe, depths, find_axis, turn_lathe
 from backend.stages.orbit.poisson import mask_problem
+from backend.stages.orbit.shading import round_sideways
 from backend.stages.orbit.thickness import BOX_FILL
 
 AGREE, HELD, COVERAGE = 0.63, 0.80, 0.82
@@ -28,23 +29,30 @@ BOXY_FILL, BOXY_AGREE, BOXY_HELD = 0.80, 0.945, 0.985
 MAX_LEAN = 25.0
 """Degrees between the axis and upright: with a lying object nothing tells how the axis recedes (lathes
 lost 0.015 to 0.075 of volume IoU against inflation on all three such views)."""
+MAX_LEAN_SHADED = 3.0
+"""The same where the shading, looked at column by column, has to tell."""
 OVERLAP = 0.03
 """How far handles reach into the lathe, a share of the frame: where they meet they are at full thickness."""
 
 
 def recognise(
-    alpha: np.ndarray, pose: np.ndarray, intrinsics: np.ndarray, check: Callable[[], None] = lambda: None
+    alpha: np.ndarray,
+    pose: np.ndarray,
+    intrinsics: np.ndarray,
+    check: Callable[[], None] = lambda: None,
+    rgba: np.ndarray | None = None,
 ) -> tuple[Lathe | None, float]:
     """The lathe that alpha (G, G) shows, or None; and a confidence of 0..1 that it is one.
 
     pose, intrinsics of camera 0, pixels of alpha; the confidence is at most 0.5 for None, more for a lathe
+    rgba (M, M, 4) tells a cylinder seen exactly from the side, which has a box's outline, by its shading
     """
     axis = find_axis(alpha)
     if axis is None or not axis.stands or _lean(axis) > MAX_LEAN:
         return None, 0.0
     fill = rectangle_fill(alpha)
-    if fill > BOX_FILL:
-        return None, 0.5  # A cylinder seen exactly from the side looks the same: see thickness.py.
+    if fill > BOX_FILL and (rgba is None or _lean(axis) > MAX_LEAN_SHADED or not round_sideways(rgba)):
+        return None, 0.5
     agree, held = (BOXY_AGREE, BOXY_HELD) if fill > BOXY_FILL else (AGREE, HELD)
     if axis.agree < agree or axis.held < held:
         return None, 0.5 * min(axis.agree / agree, axis.held / held)
