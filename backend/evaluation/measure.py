@@ -128,9 +128,20 @@ def measure(
             {"stage": r.stage, "engine": r.engine, "seconds": round(r.seconds, 3), "reused": r.reused}
             for r in result.reports
         ],
-        "warnings": [text for report in result.reports for text in report.warnings],
+        "warnings": [
+            *_cut_off(pictures),
+            *(text for report in result.reports for text in report.warnings),
+        ],
     }
     return Measured(figures, facts, {"truth": pictures[len(given) :]} | _stacked(drawn, pictures[0]))
+
+
+def _cut_off(pictures: np.ndarray) -> list[str]:
+    """A sentence where the rig's frame does not hold the whole object."""
+    alpha = pictures[..., 3]
+    edges = np.concatenate([alpha[:, 0], alpha[:, -1], alpha[:, :, 0], alpha[:, :, -1]], axis=1)
+    count = int((edges > 0.5).any(axis=1).sum())
+    return [f"The object leaves the frame in {count} of {len(alpha)} views of the rig."] if count else []
 
 
 def _task_inputs(

@@ -164,11 +164,11 @@ PROTOCOLS = (
     Protocol(
         "gsv3d",
         "GSV3D, section 4.1, table 1",
-        Rig(21, (-5.0, 30.0), 1.5, 33.8, 512),
+        Rig(21, (-5.0, 30.0), 2.0, 33.8, 512),
         ShapeRules("area", 4_096, 64, (0.01, 0.02, 0.05)),
         "GSO; 21 views at one elevation drawn from -5..30 for each object, the first is the input, the "
         "others are judged on renderings of the 3D result; 4,096 points; Chamfer, IoU, F-score",
-        "longest side 1; distance 1.5 and fov 33.8 (SV3D's lens); Chamfer halved and un-squared; F-score at "
+        "longest side 1; distance 2 and fov 33.8 (SV3D's lens); Chamfer halved and un-squared; F-score at "
         ".01, .02, .05; IoU on 64^3; the result placed by the input camera. Its text states none of these",
         frames=False,
     ),

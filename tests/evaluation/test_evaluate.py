@@ -186,7 +186,7 @@ def test_the_command_prints_the_table_and_says_by_its_code_what_happened(
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
 def test_every_protocol_fills_its_columns(objects, tmp_path, protocol, task):
     small = dataclasses.replace(protocol, rig=dataclasses.replace(protocol.rig, size=96))
-    settings = dataclasses.replace(Settings(small, task, OPTIONS), placement="icp")
+    settings = Settings(small, task, OPTIONS)
     (row,) = evaluate(Objects(objects, limit=1), settings, tmp_path / "out", lambda text: None)
     missing = [name for name in columns(settings) if name not in row.figures and "perceptual" not in name]
     assert missing == [] and np.isfinite(list(row.figures.values())).all()

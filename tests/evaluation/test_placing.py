@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import trimesh
 
 from backend.evaluation.placing import Similarity, by_box, by_camera, by_icp, lens_for
 from backend.geometry import metrics
@@ -63,3 +64,13 @@ def test_icp_finds_a_small_turn_shift_and_scale():
     place = by_icp(mesh, figure.vertices, figure.faces, Similarity())
     assert np.abs(place.points(mesh.vertices) - figure.vertices).max() < 0.03
     assert place.scale == pytest.approx(1 / 0.9, rel=0.02)
+
+
+def test_icp_is_not_pulled_by_a_part_that_is_missing():
+    ball = trimesh.creation.icosphere(4, radius=0.5)
+    cut = ball.vertices.copy()
+    cut[:, 2] = np.maximum(cut[:, 2], -0.33)  # its base is flat
+    mesh = Mesh(cut, ball.faces)
+    place = by_icp(mesh, ball.vertices, ball.faces, by_box(mesh, Similarity()))
+    points = place.points(mesh.vertices)
+    assert metrics.sync_chamfer(points, mesh.faces, ball.vertices, ball.faces) < 4e-3
