@@ -1,4 +1,9 @@
-"""How thick the object is behind each pixel of its mask."""
+"""How thick the object is behind each pixel of its mask.
+
+Other formulas, over 22 views of 6 scans (volume IoU / Chamfer; Poisson as here .395 / .0751): at most the
+radius of the largest disc in the mask over each pixel .380 / .0772, at most 1.3 times it .395 / .0752, a
+smooth minimum with 1.2 times it .379 / .0780; balls of those radii .371 / .0782, half of each .385 / .0765.
+"""
 
 import cv2
 import numpy as np
