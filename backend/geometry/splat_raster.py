@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 from numba.core.errors import NumbaError
 
-from backend.geometry import splat_pixels
+from backend.geometry import splat_pixels, splat_tiles
 from backend.geometry.parallel import bands as split
 from backend.geometry.parallel import for_bands, map_parallel
 from backend.geometry.splat_pixels import median_band
@@ -36,9 +36,7 @@ from backend.geometry.splat_tiles import (
     LOCAL,
     TILE_HEIGHT,
     TILE_WIDTH,
-    bin_band,
     depth_order,
-    gather_gradient,
     split_bands,
 )
 from shared_protocol.errors import LimitExceeded
@@ -89,44 +87,49 @@ class CameraGradient:
 
 
 @dataclass(frozen=True)
-class PixelKernels:
-    """The loops over pixels: of pictures with 4 planes, and of those with a plane of depth."""
+class Kernels:
+    """The hot loops; of those over pixels, the ones for pictures with 4 planes and with a plane of depth."""
 
+    bin: Callable[..., tuple]
+    gather: Callable[..., None]
     blend: Callable[..., None]
     blend_back: Callable[..., None]
     blend_depth: Callable[..., None]
     blend_depth_back: Callable[..., None]
 
     @classmethod
-    def of(cls, module: object) -> "PixelKernels":
-        """Those of `splat_pixels` or of a module with the same names."""
+    def of(cls, tiles: object, pixels: object) -> "Kernels":
+        """Those of `splat_tiles` and `splat_pixels`, or of modules with the same names."""
         return cls(
-            module.blend_band, module.blend_band_back, module.blend_band_depth, module.blend_band_depth_back
-        )
+            tiles.bin_band, tiles.gather_gradient,
+            pixels.blend_band, pixels.blend_band_back,
+            pixels.blend_band_depth, pixels.blend_band_depth_back,
+        )  # fmt: skip
 
 
 @cache
-def pixel_kernels(name: str = "auto") -> PixelKernels:
+def raster_kernels(name: str = "auto") -> Kernels:
     """The plain loops ("plain"), those with explicit vector registers ("simd"), or the best that works.
 
     The vector type builds on parts of Numba that change between its versions: where it cannot be made,
     "auto" takes the plain loops, which give the same picture in more time.
     """
     if name == "plain":
-        return PixelKernels.of(splat_pixels)
+        return Kernels.of(splat_tiles, splat_pixels)
     try:
-        from backend.geometry import splat_pixels_simd
+        from backend.geometry import splat_pixels_simd, splat_tiles_simd
 
-        kernels = PixelKernels.of(splat_pixels_simd)
+        kernels = Kernels.of(splat_tiles_simd, splat_pixels_simd)
         # One tile without Gaussians: is there machine code for it?
-        starts, hits = np.zeros(2, dtype=np.int32), np.empty(0, dtype=np.int64)
-        local, background = np.empty((0, LOCAL), dtype=np.float32), np.ones(3, dtype=np.float32)
-        kernels.blend(0, 1, 1, starts, hits, local, background, np.empty((4, 1, 1), dtype=np.float32))
+        nobody, screen = np.empty(0, dtype=np.int32), np.empty((0, SCREEN), dtype=np.float32)
+        local, starts, hits = kernels.bin(0, 1, nobody, screen)
+        background, image = np.ones(3, dtype=np.float32), np.empty((4, 1, 1), dtype=np.float32)
+        kernels.blend(0, 1, 1, starts, hits, local, background, image)
     except (ImportError, AttributeError, NumbaError, RuntimeError) as error:
         if name == "simd":
             raise
-        _log.info("plain loops over pixels: %s", error)
-        return PixelKernels.of(splat_pixels)
+        _log.info("plain loops of the rasteriser: %s", error)
+        return Kernels.of(splat_tiles, splat_pixels)
     return kernels
 
 
@@ -157,7 +160,7 @@ class Rendering:
     screen: np.ndarray
     depth: np.ndarray
     bands: list[_Band]
-    kernels: PixelKernels
+    kernels: Kernels
 
     def backward(self, upstream: np.ndarray) -> Gaussians:
         """upstream float32, dL/d image, same shape -> dL/d of every array of the Gaussians, same shapes."""
@@ -196,7 +199,7 @@ class Rendering:
         given = self.gaussians
         screen_gradient = np.zeros((len(given), SCREEN_GRADIENT), dtype=np.float32)
         for band, gradient in zip(self.bands, gradients, strict=True):
-            gather_gradient(band.ids, gradient, screen_gradient)
+            self.kernels.gather(band.ids, gradient, screen_gradient)
         # Zeros cost nothing until written, and Gaussians that nobody sees are not.
         result = Gaussians(*(np.zeros(array.shape, dtype=np.float32) for array in vars(given).values()))
 
@@ -231,8 +234,7 @@ def render_gaussians(
     """Draw Gaussians for one camera: pose (4, 4) OpenCV axes, intrinsics (3, 3) pixels, background (3,).
 
     depth adds a fifth plane; antialiased makes Gaussians thinner than a pixel fainter (the 2D filter of
-    Mip-Splatting, Yu 2024; GSplat's mode of that name); kernels names the loops over pixels
-    (`pixel_kernels`).
+    Mip-Splatting, Yu 2024; GSplat's mode of that name); kernels names the hot loops (`raster_kernels`).
     A Gaussian with a NaN, behind the camera (depth <= 0.01 m), fainter than 1/255 or outside the picture
     is not drawn and gets gradient 0.
     """
@@ -262,13 +264,13 @@ def render_gaussians(
     tile_rows, bands = -(-height // TILE_HEIGHT), -(-width // TILE_WIDTH)
     first, ids = split_bands(distance, depth_order(distance), touched, bands)
     background = np.ascontiguousarray(background, dtype=np.float32)
-    chosen = pixel_kernels(kernels)
+    chosen = raster_kernels(kernels)
     blend = chosen.blend_depth if depth else chosen.blend
     image = np.empty((5 if depth else 4, height, width), dtype=np.float32)
 
     def draw(band: int) -> _Band:
         pixel, mine = band * TILE_WIDTH, ids[first[band] : first[band + 1]]
-        local, starts, hits = bin_band(pixel, tile_rows, mine, screen)
+        local, starts, hits = chosen.bin(pixel, tile_rows, mine, screen)
         blend(pixel, width, height, starts, hits, local, background, image)
         return _Band(pixel, mine, local, starts, hits)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backend.geometry import splat_pixels_simd, splat_tiles
+from backend.geometry import splat_pixels_simd, splat_projection, splat_tiles, splat_tiles_simd
 from backend.geometry.jit import kernel
 from backend.geometry.simd import (
     LANES,
@@ -31,7 +31,6 @@ from backend.geometry.splat_tiles import (
     BLOCKS,
     TILE_HEIGHT,
     TILE_WIDTH,
-    bin_band,
     depth_order,
     split_bands,
 )
@@ -205,8 +204,9 @@ def test_vector_loops_draw_and_differentiate_as_the_plain_ones(kind, width, heig
         assert np.linalg.norm(a - b) <= (2e-3 if kind == "needles" else 5e-4) * np.linalg.norm(a), name
 
 
+@pytest.mark.parametrize("bin_band", [splat_tiles.bin_band, splat_tiles_simd.bin_band], ids=["plain", "simd"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_blocks_of_a_band_hold_every_pixel_that_counts_and_few_others(kind):
+def test_blocks_of_a_band_hold_every_pixel_that_counts_and_few_others(kind, bin_band):
     width, height = 96, 80
     camera = _camera(width, height)
     drawn = render_gaussians(
@@ -240,6 +240,30 @@ def test_blocks_of_a_band_hold_every_pixel_that_counts_and_few_others(kind):
     assert empty_in_all <= 0.1 * listed_in_all + 5
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_vector_loops_bin_and_gather_as_the_plain_ones(kind):
+    width, height = 96, 80
+    camera = _camera(width, height)
+    given = (camera.world_from_camera[0], camera.intrinsics[0], width, height, np.ones(3))
+    drawn = render_gaussians(Gaussians(*_awkward(kind)), *given)
+    total = other = 0
+    for band in drawn.bands:
+        given = (band.first_pixel, -(-height // TILE_HEIGHT), band.ids, drawn.screen)
+        plain, vector = splat_tiles.bin_band(*given), splat_tiles_simd.bin_band(*given)
+        np.testing.assert_allclose(plain[0], vector[0], rtol=1e-6)
+        np.testing.assert_array_equal(plain[1], vector[1])
+        np.testing.assert_array_equal(plain[2] >> BLOCKS, vector[2] >> BLOCKS)
+        # Rounding may put a block that is reached by 0.02 pixels to either side.
+        total, other = total + len(plain[2]), other + np.count_nonzero(plain[2] != vector[2])
+        plain, vector = np.zeros(
+            (2, len(drawn.gaussians), splat_projection.SCREEN_GRADIENT), dtype=np.float32
+        )
+        splat_tiles.gather_gradient(band.ids, band.local, plain)
+        splat_tiles_simd.gather_gradient(band.ids, band.local, vector)
+        np.testing.assert_array_equal(plain, vector)
+    assert other <= 1e-3 * total
+
+
 def test_no_kernel_is_compiled_twice():
     scene = Gaussians(*_awkward("ordinary"))
     camera = _camera(40, 40)
@@ -250,7 +274,7 @@ def test_no_kernel_is_compiled_twice():
         drawn.backward(np.ones_like(drawn.image))
     kernels = {
         name: value
-        for module in (splat_tiles, splat_pixels_simd)
+        for module in (splat_tiles, splat_tiles_simd, splat_pixels_simd)
         for name, value in vars(module).items()
         if hasattr(value, "nopython_signatures")
     }

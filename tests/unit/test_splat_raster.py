@@ -10,7 +10,7 @@ from numba.core.errors import NumbaError
 import backend.geometry
 from backend.geometry.cameras import Cameras, pinhole_intrinsics, ring
 from backend.geometry.parallel import _pool
-from backend.geometry.splat_raster import Gaussians, pixel_kernels, render_gaussians
+from backend.geometry.splat_raster import Gaussians, raster_kernels, render_gaussians
 from benchmarks.rasterizer import ball
 from shared_protocol.conventions import look_at
 
@@ -203,20 +203,25 @@ def test_gradients_of_a_scene_with_an_awkward_gaussian_equal_the_torch_codes(one
     assert _relative_error(tangent.grad.numpy(), camera.tangent) < 2e-4
 
 
+@pytest.mark.parametrize("module", ["simd", "splat_tiles_simd", "splat_pixels_simd"])
 @pytest.mark.parametrize("trouble", [None, SimpleNamespace(), "does not compile"])
-def test_where_the_vector_loops_do_not_work_the_plain_ones_draw(monkeypatch, trouble):
+def test_where_the_vector_loops_do_not_work_the_plain_ones_draw(monkeypatch, module, trouble):
     def fails(*arguments):
         raise NumbaError("no such intrinsic")
 
     if trouble == "does not compile":
         names = ("blend_band", "blend_band_back", "blend_band_depth", "blend_band_depth_back")
+        names += ("bin_band", "gather_gradient")
         trouble = SimpleNamespace(**dict.fromkeys(names, fails))
-    name = "splat_pixels_simd"
-    monkeypatch.delattr(backend.geometry, name, raising=False)
-    monkeypatch.setitem(sys.modules, f"backend.geometry.{name}", trouble)
-    assert pixel_kernels.__wrapped__("auto") == pixel_kernels("plain")
+    if module == "simd":  # its users have to be imported anew
+        for name in ("splat_tiles_simd", "splat_pixels_simd"):
+            monkeypatch.delitem(sys.modules, f"backend.geometry.{name}", raising=False)
+            monkeypatch.delattr(backend.geometry, name, raising=False)
+    monkeypatch.delattr(backend.geometry, module, raising=False)
+    monkeypatch.setitem(sys.modules, f"backend.geometry.{module}", trouble)
+    assert raster_kernels.__wrapped__("auto") == raster_kernels("plain")
     with pytest.raises((ImportError, AttributeError, NumbaError)):
-        pixel_kernels.__wrapped__("simd")
+        raster_kernels.__wrapped__("simd")
 
 
 def _everything(threads: int, monkeypatch) -> list[bytes]:
