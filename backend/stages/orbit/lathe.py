@@ -17,6 +17,8 @@ ANGLES = 48
 """Points around each circle."""
 REACHES = 160
 """Radii tried."""
+BISECTIONS = 3
+"""Halvings of the step of a ray in which it enters or leaves, before the last, linear one."""
 LEAN = 1.06
 """The two sides' radii may differ by this factor: pictures are never quite symmetric. Beyond, the wider side
 is a handle or a spout."""
@@ -273,7 +275,7 @@ def _flattened(
 
 
 def depths(
-    lathe: Lathe, eye: np.ndarray, rays: np.ndarray, check: Callable[[], None], steps: int = 160
+    lathe: Lathe, eye: np.ndarray, rays: np.ndarray, check: Callable[[], None], steps: int = 64
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Where rays eye + t * rays (P, 3) enter and leave: near, far, nearest, depth (P,) in units of t.
 
@@ -299,10 +301,16 @@ def depths(
         inside = value > 0
         one, two = np.argmax(inside, axis=1), steps - 1 - np.argmax(inside[:, ::-1], axis=1)
 
-        def crossing(a, b, value=value, t=t, index=index):
-            fa, fb = value[index, a], value[index, b]
+        def crossing(outer, inner, ray=ray, value=value, t=t, index=index):
+            a, b, fa, fb = t[index, outer], t[index, inner], value[index, outer], value[index, inner]
+            for _ in range(BISECTIONS):
+                middle = (a + b) / 2
+                between = lathe.inside(eye + middle[:, None] * ray)
+                out = between <= 0
+                a, fa = np.where(out, middle, a), np.where(out, between, fa)
+                b, fb = np.where(out, b, middle), np.where(out, fb, between)
             share = np.clip(fa / np.where(np.abs(fa - fb) < 1e-15, 1.0, fa - fb), 0, 1)
-            return t[index, a] + share * (t[index, b] - t[index, a])
+            return a + share * (b - a)
 
         miss = ~inside.any(axis=1)
         top = t[index, peak]
