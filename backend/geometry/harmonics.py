@@ -11,9 +11,9 @@ from backend.geometry.jit import kernel
 SH0 = 0.28209479177387814
 """Y_0: a Gaussian's base colour is 0.5 + SH0 * c_0."""
 
-_C1 = np.float32(0.4886025119029199)
-_C2 = tuple(np.float32(c) for c in (1.0925484305920792, 0.31539156525252005, 0.5462742152960396))
-_C3 = tuple(
+C1 = np.float32(0.4886025119029199)
+C2 = tuple(np.float32(c) for c in (1.0925484305920792, 0.31539156525252005, 0.5462742152960396))
+C3 = tuple(
     np.float32(c)
     for c in (
         0.5900435899266435,
@@ -23,8 +23,8 @@ _C3 = tuple(
         1.445305721320277,
     )
 )
-_C20, _C21, _C22 = _C2
-_C30, _C31, _C32, _C33, _C34 = _C3
+_C20, _C21, _C22 = C2
+_C30, _C31, _C32, _C33, _C34 = C3
 _Y0 = np.float32(SH0)
 _ONE, _TWO, _THREE, _FOUR, _FIVE, _SIX, _EIGHT, _FIFTEEN, _ZERO = (
     np.float32(n) for n in (1, 2, 3, 4, 5, 6, 8, 15, 0)
@@ -41,7 +41,7 @@ def harmonics_basis(directions: np.ndarray, count: int) -> np.ndarray:
     x, y, z = (np.asarray(directions, dtype=np.float64)[:, i] for i in range(3))
     values = [np.full_like(x, SH0)]
     if count > 1:
-        values += [-_C1 * y, _C1 * z, -_C1 * x]
+        values += [-C1 * y, C1 * z, -C1 * x]
     if count > 4:
         values += [_C20 * x * y, -_C20 * y * z, _C21 * (3 * z * z - 1), -_C20 * x * z, _C22 * (x * x - y * y)]
     if count > 9:
@@ -62,9 +62,9 @@ def fill_basis(x, y, z, count, out):
     """Unit direction, float32 -> out[:count] (16,) float32."""
     out[0] = _Y0
     if count > 1:
-        out[1] = -_C1 * y
-        out[2] = _C1 * z
-        out[3] = -_C1 * x
+        out[1] = -C1 * y
+        out[2] = C1 * z
+        out[3] = -C1 * x
     if count > 4:
         out[4] = _C20 * x * y
         out[5] = -_C20 * y * z
@@ -86,9 +86,9 @@ def fill_basis_gradient(x, y, z, count, out):
     """Unit direction, float32 -> out[:count] (16, 3) float32, derivatives to x, y, z as free variables."""
     out[0, 0] = out[0, 1] = out[0, 2] = _ZERO
     if count > 1:
-        out[1, 0], out[1, 1], out[1, 2] = _ZERO, -_C1, _ZERO
-        out[2, 0], out[2, 1], out[2, 2] = _ZERO, _ZERO, _C1
-        out[3, 0], out[3, 1], out[3, 2] = -_C1, _ZERO, _ZERO
+        out[1, 0], out[1, 1], out[1, 2] = _ZERO, -C1, _ZERO
+        out[2, 0], out[2, 1], out[2, 2] = _ZERO, _ZERO, C1
+        out[3, 0], out[3, 1], out[3, 2] = -C1, _ZERO, _ZERO
     if count > 4:
         out[4, 0], out[4, 1], out[4, 2] = _C20 * y, _C20 * x, _ZERO
         out[5, 0], out[5, 1], out[5, 2] = _ZERO, -_C20 * z, -_C20 * y

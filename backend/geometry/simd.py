@@ -7,15 +7,19 @@ such a value as type `f32x16`, and comparisons of two as mask `m16`. Inside a ke
     array = aligned(count)       new float32 array that begins at a cache line
     v = load(array, i)           16 neighbours of a contiguous float32 array; i counts as in its ravel()
     store(array, i, v)
+    x, y, z = load_triples(array, i)  columns of sixteen rows of three; store_triples(array, i, x, y, z);
+                                 load_quads and store_quads for rows of four
+    transpose(array, i, n, out, j, m)  sixteen rows of sixteen, n apart, become columns, m apart
     v = load_rows(array, i, n)   four runs of four, n apart; store_rows(array, i, n, v)
     store_whole(array, i, v)     truncated, into int32
     v = splat(x)                 the same float32 in all lanes
     RAMP = constant(values)      RAMP() in a kernel: sixteen numbers fixed at compile time
-    a + b, a - b, a * b, a / b   lane by lane; the other side may be a float32. a * b + c becomes one FMA
+    a + b, a - b, a * b, a / b, -a  lane by lane; the other side may be a float32. a * b + c becomes one FMA
     a < b, a <= b, ...           masks; m & n, m | n
     where(mask, a, b)            lane by lane
     smaller(a, b), larger(a, b), root(a)
     power_of_two(v)              2^v for -126 < v <= 0, to 3e-6 of it
+    logarithm(v)                 log2 v for normal positive numbers
     some(mask)                   is any lane set?
     prefetch(array, i)           start fetching the cache line of array.ravel()[i]
     rows_of_columns(array, i, r) 4 bits for each of 8 columns: which of rows r .. r + 3 lie in its span
@@ -137,6 +141,18 @@ for _function, _opcode in (
     _arithmetic(getattr(operator, "i" + _function.__name__), _opcode)
 for _function, _symbol in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">=")):
     _comparison(_function, _symbol)
+
+
+@type_callable(operator.neg)
+def _negative(context):
+    return lambda a: lanes if a == lanes else None
+
+
+@lower_builtin(operator.neg, lanes)
+def _negate(context, builder, signature, arguments):
+    return builder.fneg(arguments[0])
+
+
 _logic(operator.and_, "and_")
 _logic(operator.or_, "or_")
 
@@ -253,6 +269,119 @@ def _shuffled(builder, a, b, order):
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), list(order)))
 
 
+def _picked(builder, vectors, places):
+    """Lane i is number `places[i]` of all the vectors' lanes in a row."""
+    order = [p if p < 2 * LANES else 0 for p in places]
+    result = _shuffled(builder, vectors[0], vectors[1], order)
+    for k, vector in enumerate(vectors[2:], start=2):
+        order = [LANES + p % LANES if p // LANES == k else i for i, p in enumerate(places)]
+        result = _shuffled(builder, result, vector, order)
+    return result
+
+
+def _loader(width: int):
+    def choose(context, array, first):
+        if not _is_flat(array):
+            return None
+
+        def generate(context, builder, signature, arguments):
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            vectors = [
+                builder.load(
+                    _at(
+                        builder,
+                        data,
+                        builder.add(arguments[1], ir.IntType(64)(LANES * k)),
+                        ir.FloatType(),
+                        LANES,
+                    ),
+                    align=4,
+                )
+                for k in range(width)
+            ]
+            columns = [_picked(builder, vectors, [width * i + j for i in range(LANES)]) for j in range(width)]
+            return context.make_tuple(builder, signature.return_type, columns)
+
+        return types.UniTuple(lanes, width)(array, types.uint64), generate
+
+    return choose
+
+
+def _storer(context, array, first, columns):
+    """For an intrinsic that interleaves columns."""
+    if not _is_flat(array) or any(column != lanes for column in columns):
+        return None
+    width = len(columns)
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        for k in range(width):
+            flat = range(LANES * k, LANES * (k + 1))
+            vector = _picked(builder, arguments[2:], [n % width * LANES + n // width for n in flat])
+            index = builder.add(arguments[1], ir.IntType(64)(LANES * k))
+            builder.store(vector, _at(builder, data, index, ir.FloatType(), LANES), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, *columns), generate
+
+
+@intrinsic
+def load_triples(context, array, first):
+    """Three columns of sixteen rows of array.ravel(), from `first`: a tuple of lanes."""
+    return _loader(3)(context, array, first)
+
+
+@intrinsic
+def load_quads(context, array, first):
+    """Four columns of sixteen rows of array.ravel(), from `first`: a tuple of lanes."""
+    return _loader(4)(context, array, first)
+
+
+@intrinsic
+def store_triples(context, array, first, x, y, z):
+    """Three columns into sixteen rows of array.ravel(), from `first`."""
+    return _storer(context, array, first, (x, y, z))
+
+
+@intrinsic
+def store_quads(context, array, first, w, x, y, z):
+    """Four columns into sixteen rows of array.ravel(), from `first`."""
+    return _storer(context, array, first, (w, x, y, z))
+
+
+@intrinsic
+def transpose(context, array, first, stride, out, place, step):
+    """out.ravel()[place + step i + j] = array.ravel()[first + stride j + i] for i, j < 16."""
+    if not (_is_flat(array) and _is_flat(out)):
+        return None
+
+    def generate(context, builder, signature, arguments):
+        source, target = (
+            context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 3)
+        )
+        rows, index = [], arguments[1]
+        for _ in range(LANES):
+            rows.append(builder.load(_at(builder, source, index, ir.FloatType(), LANES), align=4))
+            index = builder.add(index, arguments[2])
+        step = LANES // 2
+        while step:
+            # Swap the off-diagonal quarters of each square of 2 step rows and columns.
+            low = [i if not i & step else LANES + i - step for i in range(LANES)]
+            high = [i + step if not i & step else LANES + i for i in range(LANES)]
+            for i in (i for i in range(LANES) if not i & step):
+                a, b = rows[i], rows[i + step]
+                rows[i], rows[i + step] = _shuffled(builder, a, b, low), _shuffled(builder, a, b, high)
+            step //= 2
+        index = arguments[4]
+        for row in rows:
+            builder.store(row, _at(builder, target, index, ir.FloatType(), LANES), align=4)
+            index = builder.add(index, arguments[5])
+        return context.get_dummy_value()
+
+    places = [types.uint64] * 2
+    return types.void(array, *places, out, *places), generate
+
+
 @intrinsic
 def totals(context, v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15):
     """Sixteen lanes -> lanes: lane i is the sum over the lanes of v_i, always in the same order."""
@@ -365,6 +494,10 @@ _POWER = (
 """2^f for -1 < f <= 0, ascending; the relative error is at most 3e-6."""
 
 
+_ARTANH = tuple(float(np.float32(2 / np.log(2) / n)) for n in (1, 3, 5, 7, 9))
+"""2 artanh(r) / ln 2 = r (a_0 + a_1 r^2 + ...), ascending."""
+
+
 @intrinsic
 def power_of_two(context, value):
     """2^value, lane by lane, for -126 < value <= 0; anything outside (not an error, not infinite)."""
@@ -379,6 +512,31 @@ def power_of_two(context, value):
             result = builder.fadd(builder.fmul(result, part), ir.Constant(floats, [coefficient] * LANES))
         exponent = builder.shl(whole, ir.Constant(integers, [23] * LANES))
         return builder.bitcast(builder.add(builder.bitcast(result, integers), exponent), floats)
+
+    return lanes(lanes), generate
+
+
+@intrinsic
+def logarithm(context, value):
+    """log2, lane by lane, to 2e-7, of normal positive numbers; anything outside (not an error)."""
+
+    def generate(context, builder, signature, arguments):
+        floats, integers = (ir.VectorType(kind, LANES) for kind in (ir.FloatType(), ir.IntType(32)))
+
+        def number(kind, x):
+            return ir.Constant(kind, [x] * LANES)
+
+        # value = 2^whole part, part between sqrt 1/2 and sqrt 2; ln part = 2 artanh((part - 1) / (part + 1)).
+        bits = builder.bitcast(arguments[0], integers)
+        whole = builder.ashr(builder.sub(bits, number(integers, 0x3F3504F3)), number(integers, 23))
+        part = builder.bitcast(builder.sub(bits, builder.shl(whole, number(integers, 23))), floats)
+        one = number(floats, 1.0)
+        ratio = builder.fdiv(builder.fsub(part, one), builder.fadd(part, one))
+        square = builder.fmul(ratio, ratio)
+        result = number(floats, _ARTANH[-1])
+        for coefficient in reversed(_ARTANH[:-1]):
+            result = builder.fadd(builder.fmul(result, square), number(floats, coefficient))
+        return builder.fadd(builder.fmul(result, ratio), builder.sitofp(whole, floats))
 
     return lanes(lanes), generate
 

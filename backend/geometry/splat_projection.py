@@ -1,14 +1,17 @@
 """3D Gaussians -> 2D Gaussians on one picture, and the gradients back (EWA splatting as in GSplat 1.5).
 
-The kernels work on a range of Gaussians. `screen` holds one row a Gaussian:
+`screen` holds one row a Gaussian:
 
     0, 1     centre x, y in pixels
     2, 3, 4  conic a, b, c: the inverse of the dilated 2D covariance [[a, b], [b, c]]
     5        opacity; in the anti-aliased mode times sqrt(det C / det (C + 0.3 I))
     6, 7, 8  colour (RGB, clamped at 0 below)
-    9        reach: 2 ln(255 opacity), the squared Mahalanobis distance where alpha falls to 1/255
-    10       depth along the camera's axis, metres
-    11       1 / (variance along x of the dilated covariance); a - b^2 / c, but exact for needles too
+    9, 11    half height and half width of the ellipse where alpha falls to 1/255
+    10       depth along the camera's axis, metres; NOT_DRAWN where the Gaussian is not: the rest is void
+    12 - 15  log2 of alpha: 12 + 14 dx^2 + 15 (dy + 13 dx)^2; 14 is -log2(e) / 2 over the variance along x of
+             the dilated covariance: a - b^2 / c, but exact for needles too
+
+A row is one cache line.
 
 `camera` is one float32 vector: rotation camera_from_world (9, rows), translation (3), fx, fy, cx, cy,
 width, height, camera centre in the world (3).
@@ -19,30 +22,32 @@ import numpy as np
 from backend.geometry.harmonics import SH0, fill_basis, fill_basis_gradient
 from backend.geometry.jit import kernel
 
-SCREEN = 12
+SCREEN = 16
 """Columns of `screen`."""
-SCREEN_GRADIENT = 10
-"""Columns of its gradient: 0 to 8 as in `screen`, and 9 for the depth; the reach has none."""
+SCREEN_GRADIENT = 16
+"""Columns of its gradient: 0 to 8 as in `screen`, and 9 for the depth; the others are 0."""
+_COLUMNS = 10
+LOG2_E, LOG2_255 = np.float32(1 / np.log(2)), np.float32(np.log2(255))
 
 BAND_BITS = 5
 """A band of the picture is 2^5 = 32 pixels wide."""
 NOT_DRAWN = np.float32(1e30)
 """Depth of what is not in the picture."""
 
-_DILATION = np.float32(0.3)
+DILATION = np.float32(0.3)
 """eps2d of GSplat: pixels^2 added to the 2D covariance, so that no Gaussian falls between pixels."""
-_NEAR = np.float32(0.01)
-_FAR = np.float32(1e10)
-_MARGIN = np.float32(0.15)
+NEAR = np.float32(0.01)
+FAR = np.float32(1e10)
+MARGIN = np.float32(0.15)
 """The Jacobian is taken at most 30 % of the half picture outside it (0.3 * 0.5), as in INRIA's."""
 _ZERO, _HALF, _ONE, _TWO = (np.float32(n) for n in (0, 0.5, 1, 2))
 _Y0 = np.float32(SH0)
-_ALPHA_MAX_RATIO = np.float32(255)
-_TINY = np.float32(1e-20)
-_WIDEST = np.float32(1e24)
+ALPHA_MAX_RATIO = np.float32(255)
+TINY = np.float32(1e-20)
+WIDEST = np.float32(1e24)
 """Largest determinant of the 2D covariance, pixels^4: a standard deviation of a million pixels each way.
 Beyond, products of float32 overflow, and the Gaussian is not drawn."""
-_BRIGHTEST = np.float32(1e30)
+BRIGHTEST = np.float32(1e30)
 CAMERA_GRADIENT = 10
 """Rotation (3), translation (3), fx, fy, cx, cy."""
 
@@ -56,32 +61,33 @@ def pack_camera(world_from_camera: np.ndarray, intrinsics: np.ndarray, width: in
 
 
 @kernel
-def project_range(
-    start, stop, camera, antialiased, positions, scales, rotations, opacities, harmonics, basis,
-    screen, depth, touched,
+def project(
+    camera, antialiased, positions, scales, rotations, opacities, harmonics,
+    screen, depth, first_band, last_band,
 ):  # fmt: skip
-    """Fill rows start..stop of screen, depth (NOT_DRAWN or metres) and touched (first, last band).
+    """Fill screen, depth (NOT_DRAWN or metres), first_band and last_band.
 
-    basis (16,) float32 scratch. All arrays float32, touched int32, antialiased bool.
+    All arrays float32 and C-contiguous, bands int32, antialiased bool.
     """
+    basis = np.empty(16, dtype=np.float32)
     count = harmonics.shape[1]
     fx, fy, cx, cy, width, height = camera[12], camera[13], camera[14], camera[15], camera[16], camera[17]
-    limit_right, limit_left = (width - cx + _MARGIN * width) / fx, (cx + _MARGIN * width) / fx
-    limit_down, limit_up = (height - cy + _MARGIN * height) / fy, (cy + _MARGIN * height) / fy
-    for i in range(start, stop):
-        depth[i] = NOT_DRAWN
+    limit_right, limit_left = (width - cx + MARGIN * width) / fx, (cx + MARGIN * width) / fx
+    limit_down, limit_up = (height - cy + MARGIN * height) / fy, (cy + MARGIN * height) / fy
+    for i in range(len(opacities)):
+        depth[i] = screen[i, 10] = NOT_DRAWN
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
         tx = camera[0] * x + camera[1] * y + camera[2] * z + camera[9]
         ty = camera[3] * x + camera[4] * y + camera[5] * z + camera[10]
         tz = camera[6] * x + camera[7] * y + camera[8] * z + camera[11]
         opacity = opacities[i]
-        reach = _TWO * np.log(_ALPHA_MAX_RATIO * opacity)
+        reach = _TWO * np.log(ALPHA_MAX_RATIO * opacity)
         # Written so that a NaN anywhere leaves the Gaussian out.
-        if not (tz > _NEAR and tz < _FAR and reach > _ZERO):
+        if not (tz > NEAR and tz < FAR and reach > _ZERO):
             continue
         qw, qx, qy, qz = rotations[i, 0], rotations[i, 1], rotations[i, 2], rotations[i, 3]
         norm = qw * qw + qx * qx + qy * qy + qz * qz
-        if not norm > _TINY:
+        if not norm > TINY:
             continue
         norm = _TWO / norm
         sx, sy, sz = scales[i, 0], scales[i, 1], scales[i, 2]
@@ -126,19 +132,19 @@ def project_range(
             t10 * m01 + t11 * m11 + t12 * m21,
             t10 * m02 + t11 * m12 + t12 * m22,
         )
-        cov_xx = u00 * u00 + u01 * u01 + u02 * u02 + _DILATION
+        cov_xx = u00 * u00 + u01 * u01 + u02 * u02 + DILATION
         cov_xy = u00 * u10 + u01 * u11 + u02 * u12
-        cov_yy = u10 * u10 + u11 * u11 + u12 * u12 + _DILATION
+        cov_yy = u10 * u10 + u11 * u11 + u12 * u12 + DILATION
         # det(U U^T) is the sum of the squared minors of U (Cauchy-Binet): never negative, and a long
         # slanted needle does not lose it in a difference of large products.
         minor_a, minor_b, minor_c = u00 * u11 - u01 * u10, u00 * u12 - u02 * u10, u01 * u12 - u02 * u11
         undilated = minor_a * minor_a + minor_b * minor_b + minor_c * minor_c
-        determinant = undilated + _DILATION * (cov_xx + cov_yy - _DILATION)
-        if not determinant < _WIDEST:
+        determinant = undilated + DILATION * (cov_xx + cov_yy - DILATION)
+        if not determinant < WIDEST:
             continue
         if antialiased:
             opacity *= np.sqrt(undilated / determinant)
-            reach = _TWO * np.log(_ALPHA_MAX_RATIO * opacity)
+            reach = _TWO * np.log(ALPHA_MAX_RATIO * opacity)
             if not reach > _ZERO:
                 continue
         px, py = fx * tx * inverse + cx, fy * ty * inverse + cy
@@ -165,48 +171,49 @@ def project_range(
                 red += basis[k] * harmonics[i, k, 0]
                 green += basis[k] * harmonics[i, k, 1]
                 blue += basis[k] * harmonics[i, k, 2]
-        if not (abs(red) < _BRIGHTEST and abs(green) < _BRIGHTEST and abs(blue) < _BRIGHTEST):
+        if not (abs(red) < BRIGHTEST and abs(green) < BRIGHTEST and abs(blue) < BRIGHTEST):
             continue
         inverse = _ONE / determinant
         screen[i, 0], screen[i, 1] = px, py
         screen[i, 2], screen[i, 3], screen[i, 4] = cov_yy * inverse, -cov_xy * inverse, cov_xx * inverse
-        screen[i, 5], screen[i, 9], screen[i, 10], screen[i, 11] = opacity, reach, tz, _ONE / cov_xx
+        screen[i, 5], screen[i, 9], screen[i, 10], screen[i, 11] = opacity, extent_y, tz, extent_x
+        screen[i, 12], screen[i, 13] = LOG2_E * _HALF * reach - LOG2_255, -cov_xy / cov_xx
+        screen[i, 14], screen[i, 15] = -LOG2_E * _HALF / cov_xx, -LOG2_E * _HALF * cov_xx * inverse
         screen[i, 6], screen[i, 7], screen[i, 8] = max(red, _ZERO), max(green, _ZERO), max(blue, _ZERO)
         # Pixel centres px - extent .. px + extent.
-        touched[i, 0] = int(max(px - extent_x, _ZERO)) >> BAND_BITS
-        touched[i, 1] = int(min(px + extent_x, width - _HALF)) >> BAND_BITS
+        first_band[i] = int(max(px - extent_x, _ZERO)) >> BAND_BITS
+        last_band[i] = int(min(px + extent_x, width - _HALF)) >> BAND_BITS
         depth[i] = tz
 
 
 @kernel
-def project_back_range(
-    start, stop, camera, antialiased, moving, positions, scales, rotations, opacities, harmonics, basis,
-    basis_gradient, screen, depth, grad_screen,
+def project_back(
+    camera, antialiased, moving, positions, scales, rotations, opacities, harmonics, screen, grad_screen,
     grad_positions, grad_scales, grad_rotations, grad_opacities, grad_harmonics, grad_camera,
 ):  # fmt: skip
-    """Gradients of rows start..stop of screen (SCREEN_GRADIENT columns) -> gradients of the Gaussians.
+    """Gradients of screen (SCREEN_GRADIENT columns) -> gradients of the Gaussians.
 
     Writes the rows of Gaussians that have a gradient; the caller has zeroed the outputs. With `moving`
     also adds to grad_camera (CAMERA_GRADIENT,) float64: see `CameraGradient` in splat_raster.py.
-    basis (16,), basis_gradient (16, 3) scratch.
     """
+    basis, basis_gradient = np.empty(16, dtype=np.float32), np.empty((16, 3), dtype=np.float32)
     count = harmonics.shape[1]
     fx, fy, cx, cy, width, height = camera[12], camera[13], camera[14], camera[15], camera[16], camera[17]
-    limit_right, limit_left = (width - cx + _MARGIN * width) / fx, (cx + _MARGIN * width) / fx
-    limit_down, limit_up = (height - cy + _MARGIN * height) / fy, (cy + _MARGIN * height) / fy
+    limit_right, limit_left = (width - cx + MARGIN * width) / fx, (cx + MARGIN * width) / fx
+    limit_down, limit_up = (height - cy + MARGIN * height) / fy, (cy + MARGIN * height) / fy
     w = camera
-    for i in range(start, stop):
-        if depth[i] >= NOT_DRAWN:
+    for i in range(len(opacities)):
+        if screen[i, 10] >= NOT_DRAWN:
             continue
         used = False
-        for k in range(SCREEN_GRADIENT):
+        for k in range(_COLUMNS):
             used |= grad_screen[i, k] != _ZERO
         if not used:  # hidden behind others
             continue
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
         tx = w[0] * x + w[1] * y + w[2] * z + w[9]
         ty = w[3] * x + w[4] * y + w[5] * z + w[10]
-        inverse = _ONE / depth[i]
+        inverse = _ONE / screen[i, 10]
 
         # Colour: harmonics, and positions through the view direction.
         red, green, blue = (
@@ -287,7 +294,7 @@ def project_back_range(
         n_a, n_b, n_c = p00 * p11 - p01 * p10, p00 * p12 - p02 * p10, p01 * p12 - p02 * p11
         undilated = n_a * n_a * sxx * syy + n_b * n_b * sxx * szz + n_c * n_c * syy * szz
         trace = sxx * (p00 * p00 + p10 * p10) + syy * (p01 * p01 + p11 * p11) + szz * (p02 * p02 + p12 * p12)
-        density = _ONE / (undilated + _DILATION * (trace + _DILATION))
+        density = _ONE / (undilated + DILATION * (trace + DILATION))
         # H = adj(U U^T) P, Q = K P.
         h00, h01, h02 = (
             n_a * syy * p11 + n_b * szz * p12,
@@ -300,14 +307,14 @@ def project_back_range(
             n_b * sxx * p00 + n_c * syy * p01,
         )
         q00, q01, q02 = (
-            density * (h00 + _DILATION * p00),
-            density * (h01 + _DILATION * p01),
-            density * (h02 + _DILATION * p02),
+            density * (h00 + DILATION * p00),
+            density * (h01 + DILATION * p01),
+            density * (h02 + DILATION * p02),
         )
         q10, q11, q12 = (
-            density * (h10 + _DILATION * p10),
-            density * (h11 + _DILATION * p11),
-            density * (h12 + _DILATION * p12),
+            density * (h10 + DILATION * p10),
+            density * (h11 + DILATION * p11),
+            density * (h12 + DILATION * p12),
         )
         # D = -2 G Q, A = Q^T D: dL/dP = K D S^2, and P^T dL/dP = A S^2.
         ga, gb, gc = -_TWO * grad_screen[i, 2], -grad_screen[i, 3], -_TWO * grad_screen[i, 4]
@@ -331,7 +338,7 @@ def project_back_range(
             # P^T H, and P^T Q = density (P^T H + 0.3 P^T P).
             g *= density
             h -= g
-            g *= _DILATION
+            g *= DILATION
             a00 += h * (n_a * n_a * syy + n_b * n_b * szz) - g * (p00 * p00 + p10 * p10)
             a11 += h * (n_a * n_a * sxx + n_c * n_c * szz) - g * (p01 * p01 + p11 * p11)
             a22 += h * (n_b * n_b * sxx + n_c * n_c * syy) - g * (p02 * p02 + p12 * p12)
@@ -368,7 +375,7 @@ def project_back_range(
         grad_positions[i, 1] = gy + w[1] * gtx + w[4] * gty + w[7] * gtz
         grad_positions[i, 2] = gz + w[2] * gtx + w[5] * gty + w[8] * gtz
         if moving:
-            tz = depth[i]
+            tz = screen[i, 10]
             g01, g10 = d00 * b10 + d01 * b11 + d02 * b12, d10 * b00 + d11 * b01 + d12 * b02
             # The rotation Omega turns the point, and B in P = J B: dL/d Omega = J^T dL/dP B^T.
             grad_camera[0] += ty * gtz - tz * gty + jxz * g01 + jyz * gjy - jy * gjyz

@@ -20,17 +20,14 @@ from functools import cache
 import numpy as np
 from numba.core.errors import NumbaError
 
-from backend.geometry import splat_pixels, splat_tiles
-from backend.geometry.parallel import bands as split
-from backend.geometry.parallel import for_bands, map_parallel
+from backend.geometry import splat_pixels, splat_projection, splat_tiles
+from backend.geometry.parallel import map_parallel
 from backend.geometry.splat_pixels import median_band
 from backend.geometry.splat_projection import (
     CAMERA_GRADIENT,
     SCREEN,
     SCREEN_GRADIENT,
     pack_camera,
-    project_back_range,
-    project_range,
 )
 from backend.geometry.splat_tiles import (
     LOCAL,
@@ -48,6 +45,8 @@ _LARGEST_COUNT = 1 << 23
 """A hit of a tile keeps the Gaussian's row in 31 bits."""
 _CHUNK = 4096
 """Gaussians a task of the projection: fixed, to keep the number of tasks small for small scenes."""
+_ROWS = 16
+"""Gaussians that the vector loops of the projection take at once."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,8 @@ class CameraGradient:
 class Kernels:
     """The hot loops; of those over pixels, the ones for pictures with 4 planes and with a plane of depth."""
 
+    project: Callable[..., None]
+    project_back: Callable[..., None]
     bin: Callable[..., tuple]
     gather: Callable[..., None]
     blend: Callable[..., None]
@@ -98,9 +99,10 @@ class Kernels:
     blend_depth_back: Callable[..., None]
 
     @classmethod
-    def of(cls, tiles: object, pixels: object) -> "Kernels":
-        """Those of `splat_tiles` and `splat_pixels`, or of modules with the same names."""
+    def of(cls, projection: object, tiles: object, pixels: object) -> "Kernels":
+        """Those of `splat_projection`, `splat_tiles`, `splat_pixels`, or of modules with the same names."""
         return cls(
+            projection.project, projection.project_back,
             tiles.bin_band, tiles.gather_gradient,
             pixels.blend_band, pixels.blend_band_back,
             pixels.blend_band_depth, pixels.blend_band_depth_back,
@@ -115,21 +117,24 @@ def raster_kernels(name: str = "auto") -> Kernels:
     "auto" takes the plain loops, which give the same picture in more time.
     """
     if name == "plain":
-        return Kernels.of(splat_tiles, splat_pixels)
+        return Kernels.of(splat_projection, splat_tiles, splat_pixels)
     try:
-        from backend.geometry import splat_pixels_simd, splat_tiles_simd
+        from backend.geometry import splat_pixels_simd, splat_projection_simd, splat_tiles_simd
 
-        kernels = Kernels.of(splat_tiles_simd, splat_pixels_simd)
-        # One tile without Gaussians: is there machine code for it?
-        nobody, screen = np.empty(0, dtype=np.int32), np.empty((0, SCREEN), dtype=np.float32)
-        local, starts, hits = kernels.bin(0, 1, nobody, screen)
+        kernels = Kernels.of(splat_projection_simd, splat_tiles_simd, splat_pixels_simd)
+        # Gaussians that are not drawn and one tile: is there machine code for them?
+        camera, screen = np.zeros(21, dtype=np.float32), np.empty((_ROWS, SCREEN), dtype=np.float32)
+        shapes = ((_ROWS, 3), (_ROWS, 3), (_ROWS, 4), (_ROWS,), (_ROWS, 1, 3), (_ROWS,))
+        *arrays, depth = (np.zeros(shape, dtype=np.float32) for shape in shapes)
+        kernels.project(camera, False, *arrays, screen, depth, *np.empty((2, _ROWS), dtype=np.int32))
+        local, starts, hits = kernels.bin(0, 1, np.empty(0, dtype=np.int32), screen)
         background, image = np.ones(3, dtype=np.float32), np.empty((4, 1, 1), dtype=np.float32)
         kernels.blend(0, 1, 1, starts, hits, local, background, image)
     except (ImportError, AttributeError, NumbaError, RuntimeError) as error:
         if name == "simd":
             raise
         _log.info("plain loops of the rasteriser: %s", error)
-        return Kernels.of(splat_tiles, splat_pixels)
+        return Kernels.of(splat_projection, splat_tiles, splat_pixels)
     return kernels
 
 
@@ -197,26 +202,46 @@ class Rendering:
 
         gradients = map_parallel(one, self.bands)
         given = self.gaussians
-        screen_gradient = np.zeros((len(given), SCREEN_GRADIENT), dtype=np.float32)
+        screen_gradient = np.zeros((len(self.screen), SCREEN_GRADIENT), dtype=np.float32)
         for band, gradient in zip(self.bands, gradients, strict=True):
             self.kernels.gather(band.ids, gradient, screen_gradient)
         # Zeros cost nothing until written, and Gaussians that nobody sees are not.
-        result = Gaussians(*(np.zeros(array.shape, dtype=np.float32) for array in vars(given).values()))
+        rows = len(self.screen)
+        results = [np.zeros((rows, *array.shape[1:]), dtype=np.float32) for array in vars(given).values()]
 
-        def back(piece: tuple[int, int]) -> np.ndarray:
-            basis, slopes = np.empty(16, dtype=np.float32), np.empty((16, 3), dtype=np.float32)
+        def back(piece: slice) -> np.ndarray:
             camera_gradient = np.zeros(CAMERA_GRADIENT)
-            project_back_range(
-                *piece, self.camera, self.antialiased, moving,
-                given.positions, given.scales, given.rotations, given.opacities, given.harmonics,
-                basis, slopes, self.screen, self.depth, screen_gradient,
-                result.positions, result.scales, result.rotations, result.opacities, result.harmonics,
+            self.kernels.project_back(
+                self.camera, self.antialiased, moving, *_piece(given, piece),
+                self.screen[piece], screen_gradient[piece], *(result[piece] for result in results),
                 camera_gradient,
             )  # fmt: skip
             return camera_gradient
 
-        pieces = split(len(given), -(-len(given) // _CHUNK)) if len(given) else []
-        return result, sum(map_parallel(back, pieces), np.zeros(CAMERA_GRADIENT))
+        camera = sum(map_parallel(back, _pieces(len(given))), np.zeros(CAMERA_GRADIENT))
+        return Gaussians(*(result[: len(given)] for result in results)), camera
+
+
+def _pieces(count: int) -> list[slice]:
+    """Rows of one task of the projection each: a multiple of sixteen, so the last may be beyond the end."""
+    whole, rows = count - count % _ROWS, _rows(count)
+    pieces = [slice(start, min(start + _CHUNK, whole)) for start in range(0, whole, _CHUNK)]
+    return pieces + [slice(whole, rows)] * (whole < rows)
+
+
+def _rows(count: int) -> int:
+    return -(-count // _ROWS) * _ROWS
+
+
+def _piece(gaussians: Gaussians, piece: slice) -> list[np.ndarray]:
+    """Arrays of some Gaussians, and of such as are not drawn beyond the end."""
+    arrays = [array[piece] for array in vars(gaussians).values()]
+    missing = piece.stop - piece.start - len(arrays[0])
+    return (
+        [np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) for a in arrays]
+        if missing
+        else arrays
+    )
 
 
 def render_gaussians(
@@ -249,22 +274,21 @@ def render_gaussians(
             f"{count:,} Gaussians are too many to draw", f"at most {_LARGEST_COUNT:,}", "Prune them first."
         )
     camera = pack_camera(world_from_camera, intrinsics, width, height)
-    screen = np.empty((count, SCREEN), dtype=np.float32)
-    distance = np.empty(count, dtype=np.float32)
-    touched = np.empty((count, 2), dtype=np.int32)
+    chosen, rows = raster_kernels(kernels), _rows(count)
+    screen, padded_depth = np.empty((rows, SCREEN), dtype=np.float32), np.empty(rows, dtype=np.float32)
+    first_band, last_band = np.empty(rows, dtype=np.int32), np.empty(rows, dtype=np.int32)
 
-    def project(start: int, stop: int) -> None:
-        project_range(
-            start, stop, camera, antialiased, gaussians.positions, gaussians.scales, gaussians.rotations,
-            gaussians.opacities, gaussians.harmonics, np.empty(16, dtype=np.float32),
-            screen, distance, touched,
+    def project(piece: slice) -> None:
+        chosen.project(
+            camera, antialiased, *_piece(gaussians, piece),
+            screen[piece], padded_depth[piece], first_band[piece], last_band[piece],
         )  # fmt: skip
 
-    for_bands(project, count, -(-count // _CHUNK))
+    map_parallel(project, _pieces(count))
+    distance = padded_depth[:count]
     tile_rows, bands = -(-height // TILE_HEIGHT), -(-width // TILE_WIDTH)
-    first, ids = split_bands(distance, depth_order(distance), touched, bands)
+    first, ids = split_bands(distance, depth_order(distance), first_band, last_band, bands)
     background = np.ascontiguousarray(background, dtype=np.float32)
-    chosen = raster_kernels(kernels)
     blend = chosen.blend_depth if depth else chosen.blend
     image = np.empty((5 if depth else 4, height, width), dtype=np.float32)
 

@@ -18,12 +18,10 @@ TILE_WIDTH, TILE_HEIGHT = 32, 16
 BLOCKS = 32
 """Blocks a tile."""
 LOCAL = 16
-"""Columns of a band's copy of `screen`: a row is one cache line. Behind those of `screen`, log2 of alpha:
-12 + 14 dx^2 + 15 (dy + 13 dx)^2."""
+"""Columns of a band's copy of `screen`, and of its gradient."""
 
 _u = np.uint64
 _ZERO, _HALF, _THREE = np.float32(0), np.float32(0.5), np.float32(3)
-LOG2_E, LOG2_255 = np.float32(1 / np.log(2)), np.float32(np.log2(255))
 SLACK = np.float32(0.02)
 """Pixels added to each reach, so that rounding never drops a row with alpha >= 1/255."""
 _ROW_UP = np.float32(0.99)
@@ -69,22 +67,22 @@ def depth_order(depth):
 
 
 @kernel
-def split_bands(depth, order, touched, bands):
+def split_bands(depth, order, first_band, last_band, bands):
     """Deal the Gaussians in `order` out to the bands they touch: starts (bands + 1,), ids, both int32.
 
-    depth (G,) as for `depth_order`; touched (G, 2) int32: first and last band of each Gaussian that is drawn.
+    depth (G,) as for `depth_order`; first_band, last_band (G,) int32 of each Gaussian that is drawn.
     """
     starts = np.zeros(bands + 1, dtype=np.int32)
     for i in range(len(depth)):
         if depth[i] < NOT_DRAWN:
-            for band in range(touched[i, 0], touched[i, 1] + 1):
+            for band in range(first_band[i], last_band[i] + 1):
                 starts[band + 1] += 1
     for band in range(bands):
         starts[band + 1] += starts[band]
     ids = np.empty(starts[bands], dtype=np.int32)
     for k in range(len(order)):
         i = _u(order[k])
-        for band in range(_u(touched[i, 0]), _u(touched[i, 1] + 1)):
+        for band in range(_u(first_band[i]), _u(last_band[i] + 1)):
             ids[starts[band]] = i
             starts[band] += 1
     for band in range(bands, 0, -1):
@@ -110,30 +108,23 @@ def bin_band(first_pixel, tile_rows, ids, screen):
     for n in range(len(ids)):
         for j in range(SCREEN):
             local[n, j] = screen[ids[n], j]
-        x, y, a, b, c, reach = (
-            local[n, 0] - np.float32(first_pixel), local[n, 1],
-            local[n, 2], local[n, 3], local[n, 4], local[n, 9],
-        )  # fmt: skip
-        # s = dx^2 / (2 var_x) + c / 2 (dy + b / c dx)^2: the rows at dx lie around -b / c dx.
-        inverse_c, inverse_variance = np.float32(1) / c, local[n, 11]
-        shear = b * inverse_c
-        local[n, 12], local[n, 13] = LOG2_E * _HALF * reach - LOG2_255, shear
-        local[n, 14], local[n, 15] = -LOG2_E * _HALF * inverse_variance, -LOG2_E * _HALF * c
-        half_width = np.sqrt(reach / inverse_variance)
-        half_height = np.sqrt(reach * a * inverse_c / inverse_variance)
+        x, y, a, b = local[n, 0] - np.float32(first_pixel), local[n, 1], local[n, 2], local[n, 3]
+        half_height, half_width, shear = local[n, 9], local[n, 11], local[n, 13]
         spans[n, 0] = int(min(max(y - half_height, _ZERO), highest)) // TILE_HEIGHT
         spans[n, 1] = int(min(max(y + half_height, _ZERO), highest)) // TILE_HEIGHT
         most += spans[n, 1] - spans[n, 0] + 1
+        # On the ellipse, (dy + shear dx)^2 = flatness (half_width^2 - dx^2).
+        flatness = local[n, 14] / local[n, 15]
         # The lowest row lies where dx = top, the highest where dx = -top.
         top = -b / a * half_height
         for column in range(8):
             left = max(np.float32(4 * column) + _HALF - x, -half_width)
             right = min(np.float32(4 * column + 4) - _HALF - x, half_width)
             at = min(max(left, top), right)
-            last = np.sqrt(max((reach - inverse_variance * at * at) * inverse_c, _ZERO)) - shear * at
+            last = np.sqrt(max((half_width * half_width - at * at) * flatness, _ZERO)) - shear * at
             last += np.float32(SLACK - _HALF) + y
             at = min(max(left, -top), right)
-            first = -np.sqrt(max((reach - inverse_variance * at * at) * inverse_c, _ZERO)) - shear * at
+            first = -np.sqrt(max((half_width * half_width - at * at) * flatness, _ZERO)) - shear * at
             first += np.float32(_ROW_UP - SLACK - _HALF) + y
             inside = left <= right + SLACK
             rows[n, column, 0] = int(min(first, beyond + _THREE)) if inside and first >= _ZERO else 0

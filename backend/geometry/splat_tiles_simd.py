@@ -10,18 +10,20 @@ from backend.geometry.simd import (
     aligned,
     constant,
     larger,
+    load,
     prefetch,
     root,
     rows_of_columns,
     smaller,
+    store,
     store_whole,
     where,
 )
 from backend.geometry.splat_projection import SCREEN, SCREEN_GRADIENT
-from backend.geometry.splat_tiles import BLOCKS, LOCAL, LOG2_255, LOG2_E, SLACK, TILE_HEIGHT
+from backend.geometry.splat_tiles import BLOCKS, LOCAL, SLACK, TILE_HEIGHT
 
 _u = np.uint64
-_ZERO, _HALF = np.float32(0), np.float32(0.5)
+_ZERO = np.float32(0)
 # The lower eight lanes find the last row of each column, the upper eight the first.
 _SIGN = constant([1.0] * 8 + [-1.0] * 8)
 _LEFT = constant([4 * i + 0.5 for i in range(8)] * 2)
@@ -48,27 +50,18 @@ def bin_band(first_pixel, tile_rows, ids, screen):
         i = _u(ids[n])
         ahead = _u(ids[min(n + _AHEAD, len(ids) - 1)]) * _u(SCREEN)
         prefetch(screen, ahead)
-        prefetch(screen, ahead + _u(SCREEN - 1))
-        for j in range(SCREEN):
-            local[n, j] = screen[i, j]
-        x, y, a, b, c, reach = (
-            screen[i, 0] - left_edge, screen[i, 1], screen[i, 2], screen[i, 3], screen[i, 4], screen[i, 9]
-        )  # fmt: skip
-        # s = dx^2 / (2 var_x) + c / 2 (dy + b / c dx)^2: the rows at dx lie around -b / c dx.
-        inverse_c, inverse_variance = np.float32(1) / c, screen[i, 11]
-        shear = b * inverse_c
-        local[n, 12], local[n, 13] = LOG2_E * _HALF * reach - LOG2_255, shear
-        local[n, 14], local[n, 15] = -LOG2_E * _HALF * inverse_variance, -LOG2_E * _HALF * c
-        half_width = np.sqrt(reach / inverse_variance)
-        half_height = np.sqrt(reach * a * inverse_c / inverse_variance)
+        store(local, _u(n) * _u(LOCAL), load(screen, i * _u(SCREEN)))
+        x, y, a, b = screen[i, 0] - left_edge, screen[i, 1], screen[i, 2], screen[i, 3]
+        half_height, half_width, shear = screen[i, 9], screen[i, 11], screen[i, 13]
         spans[n, 0] = int(min(max(y - half_height, _ZERO), highest)) // TILE_HEIGHT
         spans[n, 1] = int(min(max(y + half_height, _ZERO), highest)) // TILE_HEIGHT
         most += spans[n, 1] - spans[n, 0] + 1
+        flatness = screen[i, 14] / screen[i, 15]
         # The highest point lies at dx = top, the lowest at -top.
         top = _SIGN() * (-b / a * half_height)
         left, right = larger(_LEFT() - x, -half_width), smaller(_RIGHT() - x, half_width)
         at = smaller(larger(left, top), right)
-        edge = _SIGN() * root(larger((reach - inverse_variance * at * at) * inverse_c, _ZERO)) - shear * at
+        edge = _SIGN() * root(larger((half_width * half_width - at * at) * flatness, _ZERO)) - shear * at
         row = edge + (_WHOLE_ROW() + y)
         inside = (left <= right + SLACK) & (row >= _ZERO)
         store_whole(blocks, _u(16 * n), where(inside, smaller(row, _BEYOND() + highest) * _QUARTER, _NONE))
@@ -103,7 +96,5 @@ def gather_gradient(ids, grad_local, grad_screen):
     for n in range(len(ids)):
         ahead = _u(ids[min(n + _AHEAD, len(ids) - 1)]) * _u(SCREEN_GRADIENT)
         prefetch(grad_screen, ahead)
-        prefetch(grad_screen, ahead + _u(SCREEN_GRADIENT - 1))
-        i = _u(ids[n])
-        for j in range(SCREEN_GRADIENT):
-            grad_screen[i, j] += grad_local[n, j]
+        i = _u(ids[n]) * _u(SCREEN_GRADIENT)
+        store(grad_screen, i, load(grad_screen, i) + load(grad_local, _u(n) * _u(LOCAL)))

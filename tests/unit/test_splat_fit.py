@@ -7,7 +7,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from backend.geometry import harmonics, photometric, splat_pixels_simd, splat_projection, splat_tiles_simd
+from backend.geometry import (
+    harmonics,
+    photometric,
+    splat_pixels_simd,
+    splat_projection_simd,
+    splat_tiles_simd,
+)
 from backend.geometry.cameras import ring
 from backend.geometry.parallel import _pool
 from backend.geometry.rasterize import rasterize
@@ -280,7 +286,14 @@ def test_warm_up_compiles_every_kernel_once_and_a_real_job_compiles_no_other():
 
     kernels = {
         f"{module.__name__}.{name}": value
-        for module in (adam, harmonics, photometric, splat_pixels_simd, splat_projection, splat_tiles_simd)
+        for module in (
+            adam,
+            harmonics,
+            photometric,
+            splat_pixels_simd,
+            splat_projection_simd,
+            splat_tiles_simd,
+        )
         for name, value in vars(module).items()
         if hasattr(value, "nopython_signatures")
     }

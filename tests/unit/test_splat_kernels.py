@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from backend.geometry import splat_pixels_simd, splat_projection, splat_tiles, splat_tiles_simd
+from backend.geometry import (
+    splat_pixels_simd,
+    splat_projection,
+    splat_projection_simd,
+    splat_tiles,
+    splat_tiles_simd,
+)
 from backend.geometry.jit import kernel
 from backend.geometry.simd import (
     LANES,
@@ -11,7 +17,10 @@ from backend.geometry.simd import (
     constant,
     larger,
     load,
+    load_quads,
     load_rows,
+    load_triples,
+    logarithm,
     lowest_bit,
     power_of_two,
     root,
@@ -20,9 +29,12 @@ from backend.geometry.simd import (
     some,
     splat,
     store,
+    store_quads,
     store_rows,
+    store_triples,
     store_whole,
     totals,
+    transpose,
     where,
 )
 from backend.geometry.splat_projection import NOT_DRAWN
@@ -104,6 +116,42 @@ def test_power_of_two_is_good_to_three_millionths_down_to_the_smallest_normal_nu
 
 
 @kernel
+def _logarithms(values, out):
+    for i in range(0, len(values), 16):
+        store(out, _u(i), logarithm(load(values, _u(i))))
+
+
+def test_logarithm_is_good_to_two_ten_millionths():
+    random = np.random.default_rng(6)
+    values = np.exp2(np.concatenate([random.uniform(-120, 120, 4000), random.uniform(-0.6, 0.6, 4000)]))
+    values = values.astype(np.float32)
+    out = np.empty_like(values)
+    _logarithms(values, out)
+    expected = np.log2(values.astype(np.float64))
+    assert (np.abs(out - expected) <= 2e-7 * np.maximum(np.abs(expected), 0.1)).all()
+
+
+@kernel
+def _columns(three, four, square, out_three, out_four, out_square):
+    x, y, z = load_triples(three, _u(0))
+    store_triples(out_three, _u(0), -z, x, y)
+    a, b, c, d = load_quads(four, _u(0))
+    store_quads(out_four, _u(0), d, c, b, a)
+    transpose(square, _u(2), _u(20), out_square, _u(1), _u(17))
+
+
+def test_rows_of_three_and_four_and_squares_become_columns_and_rows_again():
+    random = np.random.default_rng(5)
+    three, four, square = (random.random((16, n)).astype(np.float32) for n in (3, 4, 20))
+    out = [np.zeros((16, n), dtype=np.float32) for n in (3, 4, 17)]
+    out[2] = np.zeros((17, 17), dtype=np.float32)
+    _columns(three, four, square, *out)
+    np.testing.assert_array_equal(out[0], three[:, [2, 0, 1]] * np.float32([-1, 1, 1]))
+    np.testing.assert_array_equal(out[1], four[:, ::-1])
+    np.testing.assert_array_equal(out[2][:16, 1:], square[:, 2:18].T)
+
+
+@kernel
 def _bits(blocks, row):
     return rows_of_columns(blocks, _u(0), row)
 
@@ -142,11 +190,11 @@ def test_every_band_gets_its_gaussians_in_order():
     depth = random.random(500).astype(np.float32)
     depth[::5] = NOT_DRAWN
     first = random.integers(0, 9, 500)
-    touched = np.stack([first, np.minimum(first + random.integers(0, 5, 500), 8)], axis=1).astype(np.int32)
+    last = np.minimum(first + random.integers(0, 5, 500), 8)
     order = depth_order(depth)
-    starts, ids = split_bands(depth, order, touched, 9)
+    starts, ids = split_bands(depth, order, first.astype(np.int32), last.astype(np.int32), 9)
     for band in range(9):
-        expected = [i for i in order if touched[i, 0] <= band <= touched[i, 1]]
+        expected = [i for i in order if first[i] <= band <= last[i]]
         np.testing.assert_array_equal(ids[starts[band] : starts[band + 1]], expected)
 
 
@@ -202,6 +250,40 @@ def test_vector_loops_draw_and_differentiate_as_the_plain_ones(kind, width, heig
         assert np.isfinite(b).all(), name
         # Measured up to 6e-5; needles 3e-4, where the plain exponent loses digits.
         assert np.linalg.norm(a - b) <= (2e-3 if kind == "needles" else 5e-4) * np.linalg.norm(a), name
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+@pytest.mark.parametrize("coefficients", [1, 4, 9, 16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_vector_loops_project_and_differentiate_as_the_plain_ones(kind, coefficients, antialiased):
+    random = np.random.default_rng(13)
+    scene = _awkward(kind)
+    scene[4] = np.concatenate([scene[4][:, :1], random.normal(0, 0.15, (400, coefficients - 1, 3))], axis=1)
+    arrays = vars(Gaussians(*scene)).values()
+    view = _camera(96, 80)
+    camera = splat_projection.pack_camera(view.world_from_camera[0], view.intrinsics[0], 96, 80)
+    upstream = np.zeros((400, splat_projection.SCREEN_GRADIENT), dtype=np.float32)
+    upstream[:, :10] = random.normal(size=(400, 10))
+    upstream[::3] = 0
+    found = []
+    for module in (splat_projection, splat_projection_simd):
+        screen, depth = np.zeros((400, splat_projection.SCREEN), np.float32), np.zeros(400, np.float32)
+        first, last = np.zeros((2, 400), dtype=np.int32)
+        module.project(camera, antialiased, *arrays, screen, depth, first, last)
+        gradients = [np.zeros_like(array) for array in arrays]
+        moved = np.zeros(splat_projection.CAMERA_GRADIENT)
+        module.project_back(camera, antialiased, True, *arrays, screen, upstream, *gradients, moved)
+        found.append((screen, depth, first, last, [*gradients, moved]))
+    (screen, depth, first, last, gradients), (screen_2, depth_2, first_2, last_2, gradients_2) = found
+    drawn = depth < NOT_DRAWN
+    np.testing.assert_allclose(depth, depth_2, rtol=1e-6)
+    np.testing.assert_array_equal(first[drawn], first_2[drawn])
+    np.testing.assert_array_equal(last[drawn], last_2[drawn])
+    scale = np.abs(screen[drawn]).max(axis=0) + 1e-6
+    np.testing.assert_allclose(screen[drawn] / scale, screen_2[drawn] / scale, rtol=2e-4, atol=2e-6)
+    for a, b in zip(gradients, gradients_2, strict=True):
+        assert np.isfinite(b).all()
+        assert np.linalg.norm(a - b) <= 2e-5 * np.linalg.norm(a)
 
 
 @pytest.mark.parametrize("bin_band", [splat_tiles.bin_band, splat_tiles_simd.bin_band], ids=["plain", "simd"])
@@ -274,7 +356,7 @@ def test_no_kernel_is_compiled_twice():
         drawn.backward(np.ones_like(drawn.image))
     kernels = {
         name: value
-        for module in (splat_tiles, splat_tiles_simd, splat_pixels_simd)
+        for module in (splat_tiles, splat_tiles_simd, splat_pixels_simd, splat_projection_simd)
         for name, value in vars(module).items()
         if hasattr(value, "nopython_signatures")
     }

@@ -203,7 +203,7 @@ def test_gradients_of_a_scene_with_an_awkward_gaussian_equal_the_torch_codes(one
     assert _relative_error(tangent.grad.numpy(), camera.tangent) < 2e-4
 
 
-@pytest.mark.parametrize("module", ["simd", "splat_tiles_simd", "splat_pixels_simd"])
+@pytest.mark.parametrize("module", ["simd", "splat_projection_simd", "splat_tiles_simd", "splat_pixels_simd"])
 @pytest.mark.parametrize("trouble", [None, SimpleNamespace(), "does not compile"])
 def test_where_the_vector_loops_do_not_work_the_plain_ones_draw(monkeypatch, module, trouble):
     def fails(*arguments):
@@ -211,10 +211,10 @@ def test_where_the_vector_loops_do_not_work_the_plain_ones_draw(monkeypatch, mod
 
     if trouble == "does not compile":
         names = ("blend_band", "blend_band_back", "blend_band_depth", "blend_band_depth_back")
-        names += ("bin_band", "gather_gradient")
+        names += ("bin_band", "gather_gradient", "project", "project_back")
         trouble = SimpleNamespace(**dict.fromkeys(names, fails))
     if module == "simd":  # its users have to be imported anew
-        for name in ("splat_tiles_simd", "splat_pixels_simd"):
+        for name in ("splat_projection_simd", "splat_tiles_simd", "splat_pixels_simd"):
             monkeypatch.delitem(sys.modules, f"backend.geometry.{name}", raising=False)
             monkeypatch.delattr(backend.geometry, name, raising=False)
     monkeypatch.delattr(backend.geometry, module, raising=False)
