@@ -9,7 +9,8 @@ from backend.geometry.mesh_check import component_volumes, face_components
 from backend.geometry.mesh_raster import rasterize_mesh
 
 _KEPT_SHARE = 0.01
-_SEEN_SHARE = 5e-4
+_SEEN_SHARE = 2e-3
+"""Of the picture: smaller crumbs, as tips of antennas too thin for the grid, look like floaters."""
 _MOST_TESTED = 24
 
 
