@@ -193,8 +193,8 @@ def project_back(
 ):  # fmt: skip
     """Gradients of screen (SCREEN_GRADIENT columns) -> gradients of the Gaussians.
 
-    Writes the rows of Gaussians that have a gradient; the caller has zeroed the outputs. With `moving`
-    also adds to grad_camera (CAMERA_GRADIENT,) float64: see `CameraGradient` in splat_raster.py.
+    The outputs need no zeros before. With `moving` also adds to grad_camera (CAMERA_GRADIENT,) float64: see
+    `CameraGradient` in splat_raster.py.
     """
     basis, basis_gradient = np.empty(16, dtype=np.float32), np.empty((16, 3), dtype=np.float32)
     count = harmonics.shape[1]
@@ -203,12 +203,17 @@ def project_back(
     limit_down, limit_up = (height - cy + MARGIN * height) / fy, (cy + MARGIN * height) / fy
     w = camera
     for i in range(len(opacities)):
-        if screen[i, 10] >= NOT_DRAWN:
-            continue
         used = False
         for k in range(_COLUMNS):
             used |= grad_screen[i, k] != _ZERO
-        if not used:  # hidden behind others
+        if screen[i, 10] >= NOT_DRAWN or not used:  # not drawn, or hidden behind others
+            grad_positions[i], grad_scales[i], grad_rotations[i], grad_opacities[i] = (
+                _ZERO,
+                _ZERO,
+                _ZERO,
+                _ZERO,
+            )
+            grad_harmonics[i] = _ZERO
             continue
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
         tx = w[0] * x + w[1] * y + w[2] * z + w[9]

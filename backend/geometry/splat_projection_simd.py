@@ -278,6 +278,13 @@ def project_back(
         used = used | (g7 < _ZERO) | (g7 > _ZERO) | (g8 < _ZERO) | (g8 > _ZERO) | (g9 < _ZERO) | (g9 > _ZERO)
         used = used & (tz < NOT_DRAWN)
         if not some(used):
+            none = splat(_ZERO)
+            store_triples(grad_positions, _u(3) * i, none, none, none)
+            store_triples(grad_scales, _u(3) * i, none, none, none)
+            store_quads(grad_rotations, _u(4) * i, none, none, none, none)
+            store(grad_opacities, i, none)
+            for k in range(3 * count):
+                store(grad_coefficients, _u(3 * count) * i + _u(k) * _ROW, none)
             continue
         a, b, c = load(rows, _u(32)), load(rows, _u(48)), load(rows, _u(64))
         red = where(used & (load(rows, _u(96)) > _ZERO), g6, _ZERO)

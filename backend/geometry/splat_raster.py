@@ -205,9 +205,8 @@ class Rendering:
         screen_gradient = np.zeros((len(self.screen), SCREEN_GRADIENT), dtype=np.float32)
         for band, gradient in zip(self.bands, gradients, strict=True):
             self.kernels.gather(band.ids, gradient, screen_gradient)
-        # Zeros cost nothing until written, and Gaussians that nobody sees are not.
         rows = len(self.screen)
-        results = [np.zeros((rows, *array.shape[1:]), dtype=np.float32) for array in vars(given).values()]
+        results = [np.empty((rows, *array.shape[1:]), dtype=np.float32) for array in vars(given).values()]
 
         def back(piece: slice) -> np.ndarray:
             camera_gradient = np.zeros(CAMERA_GRADIENT)

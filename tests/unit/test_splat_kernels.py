@@ -270,7 +270,7 @@ def test_vector_loops_project_and_differentiate_as_the_plain_ones(kind, coeffici
         screen, depth = np.zeros((400, splat_projection.SCREEN), np.float32), np.zeros(400, np.float32)
         first, last = np.zeros((2, 400), dtype=np.int32)
         module.project(camera, antialiased, *arrays, screen, depth, first, last)
-        gradients = [np.zeros_like(array) for array in arrays]
+        gradients = [np.full_like(array, np.nan) for array in arrays]
         moved = np.zeros(splat_projection.CAMERA_GRADIENT)
         module.project_back(camera, antialiased, True, *arrays, screen, upstream, *gradients, moved)
         found.append((screen, depth, first, last, [*gradients, moved]))
