@@ -43,6 +43,10 @@ class WarmUp:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the compile; what is compiled stays in the cache."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -54,10 +58,13 @@ class WarmUp:
             time.sleep(0.1)
 
 
+NO_WARM_UP = WarmUp(None)
+
+
 def start_warm_up() -> WarmUp:
     """Start compiling if the cache is cold."""
     if _marker().exists():
-        return WarmUp(None)
+        return NO_WARM_UP
     process = subprocess.Popen(
         [sys.executable, "-m", "backend.warmup"],
         stdin=subprocess.DEVNULL,

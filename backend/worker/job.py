@@ -11,15 +11,21 @@ from backend.pipeline.recipes import RECIPES
 from backend.pipeline.runner import run_recipe
 from backend.pipeline.stage import Progress
 from backend.report import build_report
-from backend.warmup import start_warm_up
+from backend.warmup import NO_WARM_UP, WarmUp
 from shared_protocol.errors import InvalidInput
 from shared_protocol.messages import ResultFile, Submit
 
 
 def execute(
-    submit: Submit, on_progress: Callable[[Progress], None], cancelled: threading.Event
+    submit: Submit,
+    on_progress: Callable[[Progress], None],
+    cancelled: threading.Event,
+    warm_up: WarmUp = NO_WARM_UP,
 ) -> Sequence[ResultFile]:
-    """Run the job's recipe on its first picture; the results are the recipe's exports and report.json."""
+    """Run the job's recipe on its first picture; the results are the recipe's exports and report.json.
+
+    warm_up  the compile that runs beside; stages wait for it
+    """
     store = ArtifactStore()
     options = override(preset(submit.quality), submit.options)
     source = submit.inputs[0]
@@ -28,17 +34,16 @@ def execute(
     except FileNotFoundError:
         raise InvalidInput("the uploaded picture is no longer stored", remedy="Submit it again.") from None
     loaded = load_picture_bytes(data, source.name)
-    with start_warm_up() as warm_up:
-        result = run_recipe(
-            RECIPES[submit.recipe],
-            {"picture": loaded.picture},
-            options,
-            seed=submit.seed,
-            store=store,
-            on_progress=on_progress,
-            cancelled=cancelled,
-            before_stage=warm_up.before_stage,
-        )
+    result = run_recipe(
+        RECIPES[submit.recipe],
+        {"picture": loaded.picture},
+        options,
+        seed=submit.seed,
+        store=store,
+        on_progress=on_progress,
+        cancelled=cancelled,
+        before_stage=warm_up.before_stage,
+    )
     report = build_report(
         result,
         recipe=submit.recipe,

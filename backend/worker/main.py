@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import BinaryIO
 
 from backend.pipeline.engines import EMBEDDED, all_engines, availability
@@ -32,13 +33,15 @@ END_SECONDS = 1.0
 
 
 def main() -> None:
-    """Serve the daemon that started this process, with the real recipes."""
+    """Serve the daemon that started this process, with the real recipes; compile while no job is here yet."""
+    from backend.warmup import start_warm_up
     from backend.worker.job import execute
 
-    serve(execute)
+    warm_up = start_warm_up()
+    serve(partial(execute, warm_up=warm_up), at_end=warm_up.stop)
 
 
-def serve(execute: Execute) -> None:
+def serve(execute: Execute, at_end: Callable[[], None] = lambda: None) -> None:
     """Take jobs from stdin until it ends; never returns."""
     commands, replies = _take_over_pipes()
     worker = _Worker(execute, replies)
@@ -48,6 +51,7 @@ def serve(execute: Execute) -> None:
             worker.start(command.submit)
         elif isinstance(command, CancelRun):
             worker.cancel(command.job)
+    at_end()
     worker.end()
 
 
