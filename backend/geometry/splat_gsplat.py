@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backend.geometry.cameras import Cameras
+from backend.geometry.splat_projection import TINY
 from backend.geometry.splat_raster import Gaussians
 from shared_protocol.errors import EngineUnavailable, OutOfMemory
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from backend.geometry.rasterize import SplatGradients
 
 _EVERY_BATCH = 1 << 30
-_TINY = 1e-20
 
 
 def require_cuda() -> None:
@@ -131,11 +131,13 @@ def draw_on(
     if not len(kept) or not len(cameras):
         return _nothing(gaussians, cameras, background, depth, median_depth, differentiable)
     leaves = [tensor(array[kept], differentiable) for array in vars(gaussians).values()]
+    arrays = list(leaves)
+    arrays[2] = _unit(leaves[2])
     motions = torch.zeros((len(cameras), 6), device=device, requires_grad=differentiable)
     views = _small_motion(motions) @ tensor(cameras.camera_from_world)
     with torch.set_grad_enabled(differentiable):
         planes, info = draw(
-            *leaves, views, tensor(cameras.intrinsics), cameras.width, cameras.height, tensor(background),
+            *arrays, views, tensor(cameras.intrinsics), cameras.width, cameras.height, tensor(background),
             antialiased=antialiased, depth=depth,
         )  # fmt: skip
     median = None
@@ -173,9 +175,18 @@ def _nothing(gaussians, cameras, background, depth, median_depth, differentiable
 
 
 def _drawable(gaussians: Gaussians) -> np.ndarray:
-    """(G,) bool: neither NaN nor infinite, with a rotation: the others would spoil all gradients."""
+    """(G,) bool: neither NaN nor infinite: the others would spoil all gradients."""
     finite = [np.isfinite(array.reshape(len(array), -1)).all(axis=1) for array in vars(gaussians).values()]
-    return np.all(finite, axis=0) & (np.square(gaussians.rotations).sum(axis=1) > _TINY)
+    return np.all(finite, axis=0)
+
+
+def _unit(rotations: "torch.Tensor") -> "torch.Tensor":
+    """(G, 4) quaternions of length 1; those of length 0, which GSplat's kernels divide by, as no rotation."""
+    import torch
+
+    none = rotations.square().sum(1, keepdim=True) <= float(TINY)
+    identity = torch.tensor([1.0, 0, 0, 0], device=rotations.device)
+    return torch.where(none, identity, torch.nn.functional.normalize(torch.where(none, identity, rotations)))
 
 
 def _small_motion(motions: "torch.Tensor") -> "torch.Tensor":

@@ -43,7 +43,8 @@ MARGIN = np.float32(0.15)
 _ZERO, _HALF, _ONE, _TWO = (np.float32(n) for n in (0, 0.5, 1, 2))
 _Y0 = np.float32(SH0)
 ALPHA_MAX_RATIO = np.float32(255)
-TINY = np.float32(1e-20)
+TINY = np.float32(1e-24)
+"""Squared length below which a quaternion is not scaled up to 1, as torch's `normalize`: 0 is no rotation."""
 WIDEST = np.float32(1e24)
 """Largest determinant of the 2D covariance, pixels^4: a standard deviation of a million pixels each way.
 Beyond, products of float32 overflow, and the Gaussian is not drawn."""
@@ -87,9 +88,9 @@ def project(
             continue
         qw, qx, qy, qz = rotations[i, 0], rotations[i, 1], rotations[i, 2], rotations[i, 3]
         norm = qw * qw + qx * qx + qy * qy + qz * qz
-        if not norm > TINY:
+        if not norm >= _ZERO:
             continue
-        norm = _TWO / norm
+        norm = _TWO / max(norm, TINY)
         sx, sy, sz = scales[i, 0], scales[i, 1], scales[i, 2]
         # Columns of M = R S, world frame.
         m00, m10, m20 = (
@@ -251,7 +252,7 @@ def project_back(
             gx, gy, gz = (gx - along * dx) * norm, (gy - along * dy) * norm, (gz - along * dz) * norm
 
         qw, qx, qy, qz = rotations[i, 0], rotations[i, 1], rotations[i, 2], rotations[i, 3]
-        length = _ONE / np.sqrt(qw * qw + qx * qx + qy * qy + qz * qz)
+        length = _ONE / np.sqrt(max(qw * qw + qx * qx + qy * qy + qz * qz, TINY))
         qw, qx, qy, qz = qw * length, qx * length, qy * length, qz * length
         r00, r01, r02 = (
             _ONE - _TWO * (qy * qy + qz * qz),

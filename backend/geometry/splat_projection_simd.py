@@ -56,7 +56,6 @@ _C30, _C31, _C32, _C33, _C34 = sh.C3
 _TWO_LN_2 = np.float32(2 * np.log(2))
 _BANDS_A_PIXEL = np.float32(1 / (1 << BAND_BITS))
 _ROW = _u(LANES)
-_SQUARE = _u(LANES * LANES)
 
 
 @kernel
@@ -141,7 +140,7 @@ def project(
     fx, fy, cx, cy, width, height = w[12], w[13], w[14], w[15], w[16], w[17]
     limit_right, limit_left = (width - cx + MARGIN * width) / fx, (cx + MARGIN * width) / fx
     limit_down, limit_up = (height - cy + MARGIN * height) / fy, (cy + MARGIN * height) / fy
-    basis, staged, rows = aligned(_SQUARE), aligned(_u(3) * _SQUARE), aligned(_SQUARE)
+    basis, staged, rows = aligned(LANES * LANES), aligned(3 * LANES * LANES), aligned(LANES * LANES)
     coefficients, out = harmonics.reshape(-1), screen.reshape(-1)
     for batch in range(len(opacities) // LANES):
         i = _u(batch) * _ROW
@@ -154,9 +153,9 @@ def project(
         qw, qx, qy, qz = load_quads(rotations, _u(4) * i)
         norm = qw * qw + qx * qx + qy * qy + qz * qz
         drawn = (
-            (tz > NEAR) & (tz < FAR) & (ALPHA_MAX_RATIO * opacity > _ONE) & (reach > _ZERO) & (norm > TINY)
+            (tz > NEAR) & (tz < FAR) & (ALPHA_MAX_RATIO * opacity > _ONE) & (reach > _ZERO) & (norm >= _ZERO)
         )
-        norm = _TWO / norm
+        norm = _TWO / larger(norm, TINY)
         sx, sy, sz = load_triples(scales, _u(3) * i)
         m00, m10, m20 = (
             sx * (_ONE - norm * (qy * qy + qz * qz)),
@@ -261,7 +260,7 @@ def project_back(
     fx, fy, cx, cy, width, height = w[12], w[13], w[14], w[15], w[16], w[17]
     limit_right, limit_left = (width - cx + MARGIN * width) / fx, (cx + MARGIN * width) / fx
     limit_down, limit_up = (height - cy + MARGIN * height) / fy, (cy + MARGIN * height) / fy
-    basis, staged, rows = aligned(_SQUARE), aligned(_u(3) * _SQUARE), aligned(_SQUARE)
+    basis, staged, rows = aligned(LANES * LANES), aligned(3 * LANES * LANES), aligned(LANES * LANES)
     coefficients, given, upstream = harmonics.reshape(-1), screen.reshape(-1), grad_screen.reshape(-1)
     grad_coefficients = grad_harmonics.reshape(-1)
     for batch in range(len(opacities) // LANES):
@@ -317,7 +316,7 @@ def project_back(
             gx, gy, gz = (gx - along * dx) * norm, (gy - along * dy) * norm, (gz - along * dz) * norm
 
         qw, qx, qy, qz = load_quads(rotations, _u(4) * i)
-        length = _ONE / root(qw * qw + qx * qx + qy * qy + qz * qz)
+        length = _ONE / root(larger(qw * qw + qx * qx + qy * qy + qz * qz, TINY))
         qw, qx, qy, qz = qw * length, qx * length, qy * length, qz * length
         r00, r01, r02 = (
             _ONE - _TWO * (qy * qy + qz * qz),
