@@ -7,6 +7,7 @@ nothing. Every other name or instruction is refused.
 
 import io
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -132,7 +133,11 @@ def read_pickle(stream: BinaryIO) -> Any:
             raise ValueError("items are put into something that is no dictionary")
         stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
-    for opcode, argument, _ in pickletools.genops(stream):
+    with warnings.catch_warnings():
+        # Damaged text may hold escapes of which Python warns only.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        instructions = list(pickletools.genops(stream))
+    for opcode, argument, _ in instructions:
         match opcode.name:
             case name if name in _VALUES:
                 stack.append(argument)

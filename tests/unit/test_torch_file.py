@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from backend.weights.torch_file import read_tensors
+from backend.weights.torch_pickle import read_pickle
 from shared_protocol.errors import WeightsError
 
 LAYOUTS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -133,6 +134,10 @@ def test_damaged_bytes_give_our_error_or_numbers_but_nothing_else(checkpoint, tm
         except WeightsError:
             refused += 1
     assert refused > 50
+
+
+def test_text_with_an_unknown_escape_is_read_without_a_warning():
+    assert read_pickle(io.BytesIO(b"S'a\\K'\n.")) == "a\\K"
 
 
 def describe(shape, strides, offset=0, count=6, key="0"):
