@@ -16,17 +16,18 @@ The last line is JSON; its figures without a scene are those of 50k@512, SH degr
 """
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # OpenMP threads that spin count as CPU time
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python benchmarks/rasterizer.py` runs
 
 import argparse
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -164,7 +165,7 @@ def anchor(name: str, checkout: Path | None) -> Callable[..., object]:
 
 def memory(what: str, scene: str, degree: int, checkout: Path | None) -> int:
     """Bytes that forward and backward of one scene add to the peak, measured in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.rasterizer", "--memory-of", what, scene, str(degree)]
+    command = [sys.executable, str(Path(__file__).resolve()), "--memory-of", what, scene, str(degree)]
     command += ["--opensplat", str(checkout)] if checkout else []
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
