@@ -170,10 +170,11 @@ def rasterize(
         splats.positions, splats.scales, splats.rotations, splats.opacities, splats.harmonics
     )
     if device == "cuda":
-        from backend.geometry.splat_gsplat import draw_arrays
+        from backend.geometry.splat_gsplat import draw_on, require_cuda
 
-        planes, median, backward = draw_arrays(
-            gaussians, cameras, background, antialiased, depth, median_depth, differentiable
+        require_cuda()
+        planes, median, backward = draw_on(
+            "cuda", gaussians, cameras, background, antialiased, depth, median_depth, differentiable
         )
         return Rasterization(planes, cameras, median, backward)
     renderings, planes, medians = [], [], []

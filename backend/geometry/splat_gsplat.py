@@ -64,7 +64,7 @@ def draw(
 
     color, alpha, info = gsplat.rasterization(
         means=positions,
-        quats=rotations,
+        quats=_turning(rotations),
         scales=scales,
         opacities=opacities,
         colors=harmonics,
@@ -83,31 +83,6 @@ def draw(
     return planes.permute(0, 3, 1, 2), info
 
 
-def draw_arrays(
-    gaussians: Gaussians,
-    cameras: Cameras,
-    background: np.ndarray,
-    antialiased: bool,
-    depth: bool,
-    median_depth: bool,
-    differentiable: bool,
-) -> "tuple[np.ndarray, np.ndarray | None, Callable[[np.ndarray, bool], SplatGradients] | None]":
-    """`rasterize` on "cuda": planes, median depth, backward. Raises EngineUnavailable, OutOfMemory."""
-    require_cuda()
-    import torch
-
-    try:
-        return draw_on(
-            "cuda", gaussians, cameras, background, antialiased, depth, median_depth, differentiable
-        )
-    except torch.cuda.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"the GPU ran out of memory while drawing {len(gaussians):,} Gaussians "
-            f"for {len(cameras)} cameras of {cameras.width}x{cameras.height}",
-            remedy="Draw fewer cameras at once, close other programs on the GPU, or use the CPU.",
-        ) from error
-
-
 def draw_on(
     device: str,
     gaussians: Gaussians,
@@ -118,7 +93,7 @@ def draw_on(
     median_depth: bool,
     differentiable: bool,
 ) -> "tuple[np.ndarray, np.ndarray | None, Callable[[np.ndarray, bool], SplatGradients] | None]":
-    """`draw_arrays` on a torch device."""
+    """`rasterize` on a torch device: planes, median depth, backward. Raises OutOfMemory."""
     import torch
 
     from backend.geometry.rasterize import SplatGradients
@@ -130,19 +105,24 @@ def draw_on(
     kept = np.flatnonzero(_drawable(gaussians))
     if not len(kept) or not len(cameras):
         return _nothing(gaussians, cameras, background, depth, median_depth, differentiable)
-    leaves = [tensor(array[kept], differentiable) for array in vars(gaussians).values()]
-    arrays = list(leaves)
-    arrays[2] = _unit(leaves[2])
-    motions = torch.zeros((len(cameras), 6), device=device, requires_grad=differentiable)
-    views = _small_motion(motions) @ tensor(cameras.camera_from_world)
-    with torch.set_grad_enabled(differentiable):
-        planes, info = draw(
-            *arrays, views, tensor(cameras.intrinsics), cameras.width, cameras.height, tensor(background),
-            antialiased=antialiased, depth=depth,
-        )  # fmt: skip
     median = None
-    if median_depth:
-        median = _median_depth(info, len(cameras), cameras.width, cameras.height).cpu().numpy()
+    try:
+        leaves = [tensor(array[kept], differentiable) for array in vars(gaussians).values()]
+        motions = torch.zeros((len(cameras), 6), device=device, requires_grad=differentiable)
+        views = _small_motion(motions) @ tensor(cameras.camera_from_world)
+        with torch.set_grad_enabled(differentiable):
+            planes, info = draw(
+                *leaves, views, tensor(cameras.intrinsics), cameras.width, cameras.height, tensor(background),
+                antialiased=antialiased, depth=depth,
+            )  # fmt: skip
+        if median_depth:
+            median = _median_depth(info, len(cameras), cameras.width, cameras.height).cpu().numpy()
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"the GPU ran out of memory while drawing {len(gaussians):,} Gaussians "
+            f"for {len(cameras)} cameras of {cameras.width}x{cameras.height}",
+            remedy="Draw fewer cameras at once, close other programs on the GPU, or use the CPU.",
+        ) from error
 
     def backward(upstream: np.ndarray, moving: bool) -> SplatGradients:
         wanted = [*leaves, motions] if moving else leaves
@@ -180,13 +160,12 @@ def _drawable(gaussians: Gaussians) -> np.ndarray:
     return np.all(finite, axis=0)
 
 
-def _unit(rotations: "torch.Tensor") -> "torch.Tensor":
-    """(G, 4) quaternions of length 1; those of length 0, which GSplat's kernels divide by, as no rotation."""
+def _turning(rotations: "torch.Tensor") -> "torch.Tensor":
+    """(G, 4) quaternions; those of length 0, by which GSplat's kernels would divide, as no rotation."""
     import torch
 
     none = rotations.square().sum(1, keepdim=True) <= float(TINY)
-    identity = torch.tensor([1.0, 0, 0, 0], device=rotations.device)
-    return torch.where(none, identity, torch.nn.functional.normalize(torch.where(none, identity, rotations)))
+    return torch.where(none, torch.tensor([1.0, 0, 0, 0], device=rotations.device), rotations)
 
 
 def _small_motion(motions: "torch.Tensor") -> "torch.Tensor":
