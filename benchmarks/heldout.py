@@ -1,80 +1,241 @@
-"""The whole of `reconstruct`, judged by views it never saw: `python -m benchmarks.heldout DIR... -o OUT`.
+"""The whole of `reconstruct`, judged by views it never saw and by the scan, beside the plain hull.
 
-Each DIR holds views with cameras.json, whose `heldout` frames (first half on the orbit, second half off
-it) and mesh.ply are the truth. Judged from the written files alone; the last line is JSON.
+    python -m benchmarks.heldout FOLDER... -o OUT [--quality standard] [--set stage.field=value] [--keep]
+
+A FOLDER holds views with cameras.json, whose `heldout` frames (first half on the orbit, second half off it)
+and mesh.ply are the truth; those of NAME_noise1 are NAME's, beside it. Judged from the written files alone.
+OUT gets the results, table.md and table.json. Each object is run in a process of its own with an empty cache.
+
+Against it in the same run: `hull`, silhouettes alone, and `uncarved`, the surface stage with carve=false. Every
+figure of every object that is below one of them is named. --keep judges results that are in OUT already.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-import time
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import trimesh
 
+from backend.evaluation.scores import WHITE
 from backend.geometry import metrics
 from backend.geometry.cameras import Cameras
 from backend.geometry.mesh_render import over
-from backend.geometry.photometric import psnr
+from backend.inputs.views import read_views
+from backend.pipeline.options import override, preset
+from backend.pipeline.values import Splats, Views
+from benchmarks.baseline import plain_hull, textured, uncarved
 from benchmarks.results import Table, WrittenMesh, read_rgba
+from shared_protocol.splats.files import read_splats
 
+NOISE = {
+    "chamfer": 2e-5,
+    "f_005": 1e-3,
+    "f_01": 1e-3,
+    "f_02": 1e-3,
+    "iou": 5e-4,
+    "mid_psnr": 0.02,
+    "off_psnr": 0.02,
+}
+"""What two samplings of one surface differ by: less than this is not below."""
+JUDGED = tuple(NOISE)
 COLUMNS = (
-    "chamfer",
-    "f_01",
-    "iou",
-    "front_psnr",
-    "mid_psnr",
-    "off_psnr",
-    "fit_psnr",
-    "watertight",
-    "seconds",
-)
+    *JUDGED, "front_psnr", "fit_psnr", "faces", "charts", "parts", "watertight", "seconds", "cpu", "extra_mib"
+)  # fmt: skip
+DIGITS = {"chamfer": 5, "iou": 4, "f_005": 3, "f_01": 3, "f_02": 3, "extra_mib": 0}
 
 
-def judge(source: Path, folder: Path) -> dict:
-    """Figures of one result against the scan and the held-out views."""
-    mesh = WrittenMesh.read(folder / "mesh.glb")
-    data = json.loads((source / "cameras.json").read_text())
-    size = (data["width"], data["height"])
-    matrix = np.array([[data["fl_x"], 0, data["cx"]], [0, data["fl_y"], data["cy"]], [0, 0, 1.0]])
-    scores = []
-    for frame in data.get("heldout", []):
-        camera = Cameras(np.array([frame["world_from_camera"]]), matrix[None], *size)
-        truth = read_rgba(source / frame["file_path"])
-        drawn = mesh.render(camera, supersample=2)
-        scores.append(psnr(over(drawn, (1, 1, 1)), over(truth, (1, 1, 1))))
-    half = len(scores) // 2
-    report = json.loads((folder / "report.json").read_text())
-    row = {
-        "mid_psnr": float(np.mean(scores[:half])) if scores else None,
-        "off_psnr": float(np.mean(scores[half:])) if scores else None,
+@dataclass(frozen=True)
+class Case:
+    """One folder: what the engine is given, and the truth.
+
+    held  the cameras of the held-out views; pictures (N, H, W, 4)
+    """
+
+    name: str
+    folder: Path
+    vertices: np.ndarray
+    faces: np.ndarray
+    held: Cameras
+    pictures: np.ndarray
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The truth of noisy views is that of the true ones."""
+        true = folder
+        if not (folder / "mesh.ply").exists():
+            true = folder.with_name(folder.name.partition("_noise")[0])
+        data = json.loads((true / "cameras.json").read_text())
+        frames = data["heldout"]
+        lens = np.array([[data["fl_x"], 0, data["cx"]], [0, data["fl_y"], data["cy"]], [0, 0, 1.0]])
+        poses = np.array([frame["world_from_camera"] for frame in frames])
+        held = Cameras(poses, np.repeat(lens[None], len(frames), axis=0), data["width"], data["height"])
+        mesh = trimesh.load(true / "mesh.ply", force="mesh", process=False)
+        pictures = np.stack([read_rgba(true / frame["file_path"]) for frame in frames])
+        return cls(folder.name, folder, np.asarray(mesh.vertices), np.asarray(mesh.faces), held, pictures)
+
+    def views(self) -> Views:
+        """Those given to the engine."""
+        return read_views(self.folder, lambda picture: picture)[0]
+
+    def judge(self, mesh: WrittenMesh) -> dict[str, Any]:
+        """Shape and held-out pictures of a result."""
+        shape = metrics.score_shape(mesh.vertices, mesh.faces, self.vertices, self.faces)
+        scores = [
+            metrics.psnr(over(mesh.render(self.held.take([view]), supersample=2), WHITE), over(truth, WHITE))
+            for view, truth in enumerate(self.pictures)
+        ]
+        half = len(scores) // 2
+        return {
+            "chamfer": shape.chamfer,
+            **{f"f_{text}": shape.fscore[float(f"0.{text}")] for text in ("005", "01", "02")},
+            "iou": shape.iou,
+            "mid_psnr": float(np.mean(scores[:half])),
+            "off_psnr": float(np.mean(scores[half:])),
+            "faces": len(mesh.faces),
+            "parts": mesh.parts,
+        }
+
+
+def run_product(case: Case, out: Path, arguments: list[str]) -> None:
+    """`reconstruct` in a process of its own; measured.json says what it took."""
+    out.mkdir(parents=True, exist_ok=True)
+    job = ["reconstruct", str(case.folder), "-o", str(out), *arguments]
+    with tempfile.TemporaryDirectory() as cache:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.measured", str(out / "measured.json"), *job],
+            env={**os.environ, "ORRERY_CACHE": cache},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        raise SystemExit(f"{case.name}: exit {done.returncode}")
+
+
+def judge_product(case: Case, out: Path) -> dict[str, Any]:
+    """Figures of the written files."""
+    mesh = WrittenMesh.read(out / "mesh.glb")
+    report = json.loads((out / "report.json").read_text())
+    measured = out / "measured.json"
+    return {
+        **case.judge(mesh),
         "front_psnr": report["front_psnr"],
         "fit_psnr": report["fit_psnr"],
+        "charts": mesh.charts,
         "watertight": mesh.watertight,
+        **(json.loads(measured.read_text()) if measured.exists() else {}),
     }
-    if (source / "mesh.ply").exists():
-        truth_mesh = trimesh.load(source / "mesh.ply", force="mesh")
-        shape = metrics.score_shape(mesh.vertices, mesh.faces, truth_mesh.vertices, truth_mesh.faces)
-        row |= {"chamfer": shape.chamfer, "f_01": shape.fscore[0.01], "iou": shape.iou}
-    return row
+
+
+def judge_baselines(case: Case, out: Path, quality: str, changes: Mapping[str, Any]) -> dict[str, dict]:
+    """Figures of the hulls, coloured by the product's texture stage."""
+    views, splats = case.views(), Splats(*read_splats(out / "splats.ply"))
+    options = override(preset(quality), dict(changes))
+    without = override(options, {"surface.carve": False})["surface"]
+    meshes = {
+        "hull": plain_hull(views, options["surface"].faces),
+        "uncarved": uncarved(views, splats, without),
+    }
+    return {
+        name: case.judge(WrittenMesh.of(textured(mesh, views, splats, options)))
+        for name, mesh in meshes.items()
+    }
+
+
+def below(row: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
+    """The figures of `row` that are worse, and by how much."""
+    found = []
+    for name, noise in NOISE.items():
+        lost = (row[name] - baseline[name]) * (1 if name == "chamfer" else -1)
+        if lost > noise:
+            found.append(f"{name} {lost:.{DIGITS.get(name, 2)}f}")
+    return found
+
+
+def medians(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Of every column of numbers."""
+    found = {}
+    for name in COLUMNS:
+        values = [row[name] for row in rows.values() if isinstance(row.get(name), int | float)]
+        if values and not isinstance(values[0], bool):
+            found[name] = float(np.median(values))
+    return found
+
+
+def markdown(results: Mapping[str, Mapping[str, Any]], title: str) -> str:
+    """One row an object, the hulls' below it, medians, and what is below a hull."""
+    shown = [*JUDGED, "front_psnr", "faces", "charts", "parts", "watertight", "seconds", "cpu", "extra_mib"]
+    lines = [f"# {title}", "", "| object | " + " | ".join(shown) + " | below |"]
+    lines.append("| --- |" + " ---: |" * len(shown) + " --- |")
+
+    def add(label: str, row: Mapping[str, Any], note: str = "") -> None:
+        cells = []
+        for name in shown:
+            value = row.get(name)
+            digits = DIGITS.get(
+                name, 0 if name in ("faces", "charts", "parts") else 1 if name in ("seconds", "cpu") else 2
+            )
+            cells.append(
+                "" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+            )
+        lines.append(f"| {label} | " + " | ".join(cells) + f" | {note} |")
+
+    for name, row in results.items():
+        notes = [
+            f"{other}: {', '.join(lost)}"
+            for other, figures in row.get("baselines", {}).items()
+            if (lost := below(row, figures))
+        ]
+        add(f"**{name}**", row, "; ".join(notes))
+        for other, figures in row.get("baselines", {}).items():
+            add(f"{name} {other}", figures)
+    for label, kept in (("clean", lambda n: "_noise" not in n), ("noise", lambda n: "_noise" in n)):
+        rows = {name: row for name, row in results.items() if kept(name)}
+        if rows:
+            add(f"**median of {len(rows)} {label}**", medians(rows))
+            for other in next(iter(rows.values())).get("baselines", {}):
+                add(f"median {other}", medians({n: r["baselines"][other] for n, r in rows.items()}))
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--quality", default="standard")
+    parser.add_argument("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE")
+    parser.add_argument("--keep", action="store_true", help="judge what OUT holds already")
+    parser.add_argument("--no-hull", action="store_true", help="the product alone")
     args = parser.parse_args()
-    table = Table("object", COLUMNS, name_width=16, width=12, digits=4)
+    changes = dict(text.split("=", 1) for text in args.set)
+    arguments = ["--quality", args.quality, *(word for text in args.set for word in ("--set", text))]
+    subprocess.run([sys.executable, "-m", "backend.warmup"], check=True)
+    table = Table("object", COLUMNS, name_width=20, width=11, digits=4)
+    results: dict[str, dict[str, Any]] = {}
     for folder in args.folders:
-        start = time.perf_counter()
-        out = args.out / folder.name
-        command = [sys.executable, "-m", "backend", "reconstruct", str(folder), "-o", str(out)]
-        subprocess.run([*command, "--quality", args.quality], check=True, capture_output=True)
-        seconds = time.perf_counter() - start
-        table.add(folder.name, judge(folder, out) | {"seconds": seconds})
+        case, out = Case.read(folder), args.out / folder.name
+        if not (args.keep and (out / "mesh.glb").exists()):
+            run_product(case, out, arguments)
+        row = judge_product(case, out)
+        if not args.no_hull:
+            row["baselines"] = judge_baselines(case, out, args.quality, changes)
+        results[case.name] = row
+        table.add(case.name, row)
+        for name, figures in row.get("baselines", {}).items():
+            lost = below(row, figures)
+            table.add(f"  {name}", figures)
+            if lost:
+                sys.stdout.write(f"    below the {name}: {', '.join(lost)}\n")
+        (args.out / "table.md").write_text(markdown(results, f"{args.quality} {' '.join(args.set)}".strip()))
+        (args.out / "table.json").write_text(json.dumps(results, indent=1))
     table.finish()
 
 

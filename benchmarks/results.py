@@ -11,7 +11,9 @@ import trimesh
 from PIL import Image
 
 from backend.geometry.cameras import Cameras
+from backend.geometry.mesh_check import face_components
 from backend.geometry.mesh_render import render_mesh
+from backend.pipeline.values import TexturedMesh
 from shared_protocol.conventions import world_from_gltf
 
 
@@ -22,13 +24,19 @@ def read_rgba(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WrittenMesh:
-    """A mesh.glb read through trimesh: arrays as in values.TexturedMesh, in the Blender world."""
+    """A mesh.glb read through trimesh: arrays as in values.TexturedMesh, in the Blender world.
+
+    charts  connected parts of the faces as the file holds them, split where UVs (or normals) are
+    parts   connected parts of the welded surface
+    """
 
     vertices: np.ndarray
     faces: np.ndarray
     uvs: np.ndarray
     texture: np.ndarray
     watertight: bool
+    charts: int
+    parts: int
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -38,7 +46,23 @@ class WrittenMesh:
         uvs = np.asarray(loaded.visual.uv, dtype=np.float32)[loaded.faces]
         welded = loaded.copy()
         welded.merge_vertices(merge_tex=True, merge_norm=True)
-        return cls(world_from_gltf(loaded.vertices), loaded.faces, uvs, texture, bool(welded.is_watertight))
+        return cls(
+            world_from_gltf(loaded.vertices),
+            loaded.faces,
+            uvs,
+            texture,
+            bool(welded.is_watertight),
+            int(face_components(loaded.faces).max()) + 1,
+            int(face_components(welded.faces).max()) + 1,
+        )
+
+    @classmethod
+    def of(cls, textured: TexturedMesh) -> Self:
+        """As if written and read: 8 bits a channel."""
+        mesh = textured.mesh
+        texture = np.rint(np.clip(textured.texture, 0, 1) * 255).astype(np.float32) / 255
+        parts = int(face_components(mesh.faces).max()) + 1
+        return cls(mesh.vertices, mesh.faces, textured.uvs, texture, True, 0, parts)
 
     def render(self, camera: Cameras, supersample: int) -> np.ndarray:
         """(H, W, 4) float32 as one camera sees it."""
