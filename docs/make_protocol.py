@@ -29,7 +29,7 @@ BUFFER_MIB, CHUNK_MIB, WINDOW_MIB, CREDIT_MIB = (
 INTRODUCTION = f"""\
 # The protocol, version {frames.PROTOCOL_MAJOR}.{frames.PROTOCOL_MINOR}
 
-Generated from `shared_protocol/messages.py` by `docs/make_protocol.py`; change it there.
+Generated from `shared_protocol/messages/` by `docs/make_protocol.py`; change it there.
 
 A client in any language needs ZeroMQ and msgpack. It connects a DEALER socket to the daemon's ROUTER and
 sends messages of two or three frames:
@@ -89,7 +89,7 @@ def _records() -> list[type]:
     return [
         cls
         for cls in messages.Record.__subclasses__()
-        if cls is not messages.Message and cls.__module__ == messages.__name__
+        if cls is not messages.Message and cls.__module__ == messages.parts.__name__
     ]
 
 

@@ -21,7 +21,7 @@ from shared_protocol.messages import Message
 
 MAGIC = b"ORRY"
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 0
+PROTOCOL_MINOR = 1
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BUFFER_BYTES = 4 * 1024 * 1024

@@ -75,7 +75,7 @@ def _history(client, job, after=0):
 
 def test_hello_says_who_answers_and_what_it_can_do(client):
     reply = client.hello()
-    assert (reply.product, reply.protocol, reply.recipes) == ("orrery", "1.0", ("fake",))
+    assert (reply.product, reply.protocol, reply.recipes) == ("orrery", "1.1", ("fake",))
     assert reply.limits.images == 64
     engine = next(e for e in reply.engines if (e.stage, e.name) == ("splats", "gsplat"))
     assert engine.ready or (engine.reason and engine.remedy)
@@ -110,7 +110,7 @@ def test_without_the_right_token_nothing_is_answered(raw, daemon):
 def test_another_major_version_is_told_both_versions_at_once(raw):
     raw.send_multipart([b"ORRY\x09\x01", b"who knows what"])
     failure = msgpack.unpackb(raw.recv_multipart()[1])["failure"]
-    assert (failure["code"], failure["details"]) == ("protocol_mismatch", {"theirs": "9.1", "ours": "1.0"})
+    assert (failure["code"], failure["details"]) == ("protocol_mismatch", {"theirs": "9.1", "ours": "1.1"})
 
 
 def test_garbage_and_http_on_the_port_do_no_harm(daemon, client):

@@ -22,6 +22,7 @@ from tests.support.message_examples import (
     FAILURE,
     GOLDEN,
     JOB,
+    OLDER,
     RECORD,
     REQUEST,
     SHA,
@@ -63,9 +64,68 @@ def test_the_released_bytes_are_still_written_and_read(message):
     assert frames.decode(golden).message == message
 
 
+def _contains(whole, part):
+    """Whether `whole` says all that `part` says, and maybe more."""
+    if isinstance(part, dict):
+        return all(name in whole and _contains(whole[name], value) for name, value in part.items())
+    if isinstance(part, list):
+        return len(whole) == len(part) and all(map(_contains, whole, part))
+    return whole == part
+
+
+@pytest.mark.parametrize("path", OLDER, ids=lambda path: path.stem)
+def test_the_bytes_of_every_older_version_are_still_read(path):
+    for kind, golden in json.loads(path.read_text()).items():
+        parts = [bytes.fromhex(frame) for frame in golden]
+        message = frames.decode(parts).message
+        said = msgpack.unpackb(parts[1])
+        assert (said.pop("type"), said.pop("request")) == (kind, REQUEST)
+        assert _contains(m.to_plain(message), said)
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=_name)
+def test_a_peer_of_version_1_0_reads_what_is_sent_today(message):
+    """A decoder written from the frozen declarations of 1.0, which shares no code with ours."""
+    schema = json.loads((GOLDEN.parent / "schema_1_0.json").read_text())
+    if message.type not in schema["messages"]:
+        return  # newer than 1.0: answered there with `unsupported`
+    parts = encoded(message)
+    assert parts[0][:5] == b"ORRY\x01"
+    declared = schema["messages"][message.type]
+    assert (len(parts) == 3) is declared["buffer"]
+    _read_frozen(msgpack.unpackb(parts[1]), declared["fields"], schema["parts"])
+
+
+def _read_frozen(said, fields, records):
+    for name, kind in fields.items():
+        assert name in said or not kind["required"], name
+        if name in said:
+            _check_frozen(said[name], kind, records)
+
+
+def _check_frozen(value, kind, records):
+    name = kind["is"]
+    if name == "optional":
+        if value is not None:
+            _check_frozen(value, kind["of"], records)
+    elif name == "list":
+        assert type(value) is list
+        assert len(value) <= kind["most"]
+        for item in value:
+            _check_frozen(item, kind["of"], records)
+    elif name == "record":
+        _read_frozen(value, records[kind["of"]], records)
+    elif name == "map":
+        assert type(value) is dict
+        assert len(value) <= kind["most"]
+    else:
+        assert type(value).__name__ == name
+        assert name != "str" or len(value) <= kind["most"]
+
+
 def test_a_plain_msgpack_decoder_reads_the_header():
     golden = json.loads(GOLDEN.read_text())["submit"]
-    assert bytes.fromhex(golden[0]) == b"ORRY\x01\x00"
+    assert bytes.fromhex(golden[0]) == b"ORRY\x01\x01"
     assert msgpack.unpackb(bytes.fromhex(golden[1])) == {
         "type": "submit",
         "request": REQUEST,
@@ -76,11 +136,12 @@ def test_a_plain_msgpack_decoder_reads_the_header():
         "options": {"texture.size": 512},
         "seed": 5,
         "label": "rocket.png",
+        "priority": -3,
     }
 
 
 def test_fields_of_a_newer_minor_version_are_ignored_and_missing_ones_take_their_default():
-    message = _decode({**SUBMIT, "priority": 3, "deadline": {"in": 5}}).message
+    message = _decode({**SUBMIT, "fairness": 3, "deadline": {"in": 5}}).message
     assert message == m.Submit(JOB, "image_to_3d", (m.InputFile("a.png", SHA, 3),))
 
 
@@ -91,7 +152,7 @@ def test_an_unknown_type_is_refused_with_its_request_number():
 
 
 def test_another_major_version_is_recognised_from_the_first_frame_alone():
-    with pytest.raises(ProtocolMismatch, match=r"speaks protocol 2\.3; expected 1\.0"):
+    with pytest.raises(ProtocolMismatch, match=r"speaks protocol 2\.3; expected 1\.1"):
         frames.decode([b"ORRY\x02\x03", b"\xc1 not msgpack at all"])
 
 
