@@ -18,6 +18,11 @@ QUALITIES = ("draft", "standard", "high")
 SPLAT_FORMATS = ("ply", "compressed.ply", "spz", "splat")
 """As `shared_protocol.splats.files.FORMATS`, which needs numpy."""
 
+MESH_FORMATS = ("glb", "obj", "ply", "stl")
+
+LEAST_FACES = 100
+MOST_LODS = 4
+
 
 @dataclass(frozen=True)
 class MattingOptions:
@@ -103,20 +108,69 @@ class SurfaceOptions:
     grid       cells along the longest side of the object's box (up to 1.75 times as many for thin parts)
     faces      triangle budget after decimation
     carve      carve the hull by photo-consistent depth; depth that the views bring always carves
+    features   degrees: edges at least this sharp are kept when faces are reduced; 0 for none
+    quads      remesh to quads (half as many as `faces`), for editing and subdivision
+    lods       coarser copies: how many, each with a quarter of the faces of the one before ("2"), or their
+               budgets ("5000,1000"); "0" for none
+
+    The engine "neus" has instead of grid and carve (0: as its settings have it):
+
+    neus_settings  "published" (V3D), "small" (minutes on a CPU), or "auto": by the device
+    neus_steps     optimisation steps
+    neus_rays      rays of a step at most
+    neus_cells     marching cubes' cells along the object's longest side
+    neus_views     views drawn from the Gaussians between those given, as Hi3D adds 16
+    neus_refine_cameras  learn small corrections of the poses along with the surface
     """
 
     engine: str = AUTO
     grid: int = 128
     faces: int = 20_000
     carve: bool = True
+    features: float = 30.0
+    quads: bool = False
+    lods: str = "0"
+    neus_settings: str = AUTO
+    neus_steps: int = 0
+    neus_rays: int = 0
+    neus_cells: int = 0
+    neus_views: int = 0
+    neus_refine_cameras: bool = False
+
+    def __post_init__(self) -> None:
+        self.lod_budgets()
+
+    def lod_budgets(self) -> tuple[int, ...]:
+        """Triangles of each coarser copy, the finest first; InvalidInput where `lods` says nothing clear."""
+        try:
+            numbers = [int(text) for text in self.lods.split(",")]
+        except ValueError:
+            numbers = [-1]
+        if len(numbers) == 1 and 0 <= numbers[0] <= MOST_LODS:
+            numbers = [max(self.faces >> (2 * level), LEAST_FACES) for level in range(1, numbers[0] + 1)]
+        if len(numbers) > MOST_LODS or any(n < LEAST_FACES for n in numbers) or numbers != sorted(
+            numbers, reverse=True
+        ):  # fmt: skip
+            raise InvalidInput(
+                f"'{self.lods}' names no coarser copies of the mesh",
+                f"how many (0 to {MOST_LODS}), or falling numbers of faces from {LEAST_FACES} up: 5000,1000",
+            )
+        return tuple(numbers)
 
 
 @dataclass(frozen=True)
 class TextureOptions:
-    """UV atlas and projection; size is the atlas edge in pixels."""
+    """UV atlas and projection.
+
+    size        edge of the atlas, pixels
+    normal_map  bake what the reduction of faces took away into a tangent-space normal map
+    delight     take the smooth part of the lighting out of the base colour and guess a roughness
+    """
 
     engine: str = AUTO
     size: int = 1024
+    normal_map: bool = False
+    delight: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,14 +179,24 @@ class ExportOptions:
 
     turntable     write the contact sheet and the film
     splat_format  one of SPLAT_FORMATS; others than "ply" are written beside splats.ply
+    mesh_formats  some of MESH_FORMATS, with commas; mesh.glb is always written
+    up            axis that is up in the other mesh formats: "y", "z", or "auto" (what programs expect of
+                  each: y in OBJ, z in PLY and STL). GLB is y-up by its standard. Metres in all of them
     """
 
     engine: str = AUTO
     turntable: bool = True
     film_frames: int = 48
     splat_format: str = "ply"
+    mesh_formats: str = "glb"
+    up: str = AUTO
 
     def __post_init__(self) -> None:
+        unknown = [name for name in self.mesh_formats.split(",") if name not in MESH_FORMATS]
+        if unknown:
+            raise InvalidInput(f"'{unknown[0]}' is no format of meshes", "some of " + ",".join(MESH_FORMATS))
+        if self.up not in (AUTO, "y", "z"):
+            raise InvalidInput(f"'{self.up}' is no axis that can be up", "auto, y or z")
         if self.splat_format not in SPLAT_FORMATS:
             raise InvalidInput(
                 f"'{self.splat_format}' is no format of Gaussians", "one of " + ", ".join(SPLAT_FORMATS)

@@ -238,15 +238,26 @@ class Splats:
         return cls(**arrays, antialiased=antialiased, corrections=corrections)
 
 
+ROUGHNESS = 0.9
+"""Of a surface whose gloss nobody knows: matte."""
+
+
 @dataclass(frozen=True)
 class Mesh:
     """A triangle mesh.
 
     vertices (V, 3) float32 metres, world; faces (F, 3) int32, counter-clockwise seen from outside
+    quads    (Q, 2) int32, pairs of faces that are one quad each: faces (a, b, c) and (a, c, d) are the
+             quad a b c d; None for a mesh of triangles
+    detail   the mesh before its faces were reduced, or None: what normal maps are baked from
+    lods     the same shape with fewer faces, the finest first
     """
 
     vertices: np.ndarray
     faces: np.ndarray
+    quads: np.ndarray | None = None
+    detail: "Mesh | None" = None
+    lods: "tuple[Mesh, ...]" = ()
 
     def __post_init__(self) -> None:
         vertices = np.ascontiguousarray(self.vertices, dtype=np.float32)
@@ -259,48 +270,135 @@ class Mesh:
             raise InvalidInput("a mesh face names a vertex that does not exist", f"0..{len(vertices) - 1}")
         object.__setattr__(self, "vertices", vertices)
         object.__setattr__(self, "faces", faces)
+        if self.quads is not None:
+            object.__setattr__(self, "quads", _checked_quads(self.quads, faces))
+
+    def quad_corners(self) -> np.ndarray:
+        """(Q, 4) int32 vertices of the quads, counter-clockwise seen from outside."""
+        if self.quads is None:
+            return np.zeros((0, 4), dtype=np.int32)
+        return np.column_stack([self.faces[self.quads[:, 0]], self.faces[self.quads[:, 1], 2]])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything by name, as `from_arrays` reads it."""
+        arrays = {"vertices": self.vertices, "faces": self.faces}
+        if self.quads is not None:
+            arrays["quads"] = self.quads
+        if self.detail is not None:
+            arrays |= _prefixed("detail", self.detail.arrays())
+        for level, lod in enumerate(self.lods, start=1):
+            arrays |= _prefixed(f"lod{level}", lod.arrays())
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """A mesh without the fields that are not there."""
+        detail = _below("detail", arrays)
+        return cls(
+            arrays["vertices"],
+            arrays["faces"],
+            arrays.get("quads"),
+            cls.from_arrays(detail) if detail else None,
+            tuple(cls.from_arrays(lod) for lod in _lods_of(arrays)),
+        )
 
     def to_files(self) -> dict[str, bytes]:
-        return {"mesh.npz": _pack({"vertices": self.vertices, "faces": self.faces})}
+        return {"mesh.npz": _pack(self.arrays())}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Self:
-        return cls(**_unpack(files["mesh.npz"]))
+        return cls.from_arrays(_unpack(files["mesh.npz"]))
+
+
+def _checked_quads(quads: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    quads = np.ascontiguousarray(quads, dtype=np.int32)
+    if quads.ndim != 2 or quads.shape[1] != 2:
+        raise InvalidInput(f"the quads of a mesh have shape {quads.shape}", "(Q, 2)")
+    if len(quads) and (quads.min() < 0 or quads.max() >= len(faces)):
+        raise InvalidInput("a quad names a face that does not exist", f"0..{len(faces) - 1}")
+    first, second = faces[quads[:, 0]], faces[quads[:, 1]]
+    if len(np.unique(quads)) != quads.size or (first[:, [0, 2]] != second[:, [0, 1]]).any():
+        raise InvalidInput("the two faces of a quad do not fit", "(a, b, c) and (a, c, d), each face once")
+    return quads
+
+
+def _prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{prefix}.{name}": value for name, value in arrays.items()}
+
+
+def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
+
+
+def _lods_of(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    lods = []
+    while lod := _below(f"lod{len(lods) + 1}", arrays):
+        lods.append(lod)
+    return lods
 
 
 @dataclass(frozen=True)
 class TexturedMesh:
     """A mesh with one texture atlas.
 
-    mesh     geometry; its vertices are welded (watertight), UVs are per face corner
+    mesh     geometry; its vertices are welded (watertight), UVs are per face corner; `detail` and `lods`
+             of the mesh are not kept with it
     uvs      (F, 3, 2) float32, 0..1, v up (row 0 of the texture is v = 1), as glTF's flipped
     texture  (T, T, 3) float32, sRGB-encoded base colour, rows from the top
+    normal_map  (T, T, 3) float32, 0.5 + 0.5 n: unit normals n in the tangent space of
+             `geometry.tangents` (x along u, y along v, z outward), not sRGB; or None
+    roughness   of the whole surface, 0 a mirror, 1 chalk
+    lods     the same object with fewer faces, the finest first, each with an atlas of its own
     """
 
     mesh: Mesh
     uvs: np.ndarray
     texture: np.ndarray
+    normal_map: np.ndarray | None = None
+    roughness: float = ROUGHNESS
+    lods: "tuple[TexturedMesh, ...]" = ()
 
     def __post_init__(self) -> None:
         if self.uvs.shape != (len(self.mesh.faces), 3, 2):
             raise InvalidInput(f"mesh UVs have shape {self.uvs.shape}", f"({len(self.mesh.faces)}, 3, 2)")
-        if self.texture.ndim != 3 or self.texture.shape[2] != 3:
-            raise InvalidInput(f"a texture has shape {self.texture.shape}", "(T, T, 3)")
+        for picture in (self.texture, self.normal_map):
+            if picture is not None and (picture.ndim != 3 or picture.shape[2] != 3):
+                raise InvalidInput(f"a texture has shape {picture.shape}", "(T, T, 3)")
 
-    def to_files(self) -> dict[str, bytes]:
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything by name, as `from_arrays` reads it; pictures as 8 bits a channel."""
         arrays = {
-            "vertices": self.mesh.vertices,
-            "faces": self.mesh.faces,
+            **replace(self.mesh, detail=None, lods=()).arrays(),
             "uvs": np.asarray(self.uvs, dtype=np.float32),
             "texture": quantize(self.texture),
+            "roughness": np.array(self.roughness, dtype=np.float64),
         }
-        return {"textured_mesh.npz": _pack(arrays)}
+        if self.normal_map is not None:
+            arrays["normal_map"] = quantize(self.normal_map)
+        for level, lod in enumerate(self.lods, start=1):
+            arrays |= _prefixed(f"lod{level}", lod.arrays())
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """The twin of `arrays`."""
+        normals = arrays.get("normal_map")
+        return cls(
+            Mesh(arrays["vertices"], arrays["faces"], arrays.get("quads")),
+            arrays["uvs"],
+            arrays["texture"].astype(np.float32) / 255,
+            None if normals is None else normals.astype(np.float32) / 255,
+            float(arrays.get("roughness", ROUGHNESS)),
+            tuple(cls.from_arrays(lod) for lod in _lods_of(arrays)),
+        )
+
+    def to_files(self) -> dict[str, bytes]:
+        return {"textured_mesh.npz": _pack(self.arrays())}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Self:
-        arrays = _unpack(files["textured_mesh.npz"])
-        texture = arrays["texture"].astype(np.float32) / 255
-        return cls(Mesh(arrays["vertices"], arrays["faces"]), arrays["uvs"], texture)
+        return cls.from_arrays(_unpack(files["textured_mesh.npz"]))
 
 
 @dataclass(frozen=True)
