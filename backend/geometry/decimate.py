@@ -7,7 +7,7 @@ the link condition (Dey et al. 1999), so the topology never changes: what goes i
 manifold comes out watertight and manifold.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -298,8 +298,21 @@ def decimate(
     vertices (V, 3), faces (F, 3) int32 of a closed two-manifold. `check` is called every few
     thousand collapses and may raise. Returns vertices float32 and faces int32; deterministic.
     """
-    if len(faces) <= target:
-        return compact(np.asarray(vertices, np.float32), np.asarray(faces, np.int32))
+    return decimate_levels(vertices, faces, (target,), check)[0]
+
+
+def decimate_levels(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    targets: Sequence[int],
+    check: Callable[[], None] = lambda: None,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """As `decimate`, stopping at each of the falling `targets` on the way: one mesh a target."""
+    levels = [target for target in targets if target < len(faces)]
+    whole = compact(np.asarray(vertices, np.float32), np.asarray(faces, np.int32))
+    results = [whole] * (len(targets) - len(levels))
+    if not levels:
+        return results
     # A unit box: thresholds and the conditioning of the quadrics do not depend on the scene's scale.
     points = np.array(vertices, dtype=np.float64)
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
@@ -321,22 +334,24 @@ def decimate(
 
     stamp = np.zeros(len(points), dtype=np.int64)
     state = np.array([0, len(faces), 0], dtype=np.int64)
-    while True:
-        edges = unique_edges(faces[faces[:, 0] >= 0]).astype(np.int64)
-        errors = np.empty(len(edges))
-        _edge_costs(quadrics, points, edges, errors)
-        order = np.argsort(errors, kind="stable")  # a sorted list is a heap
-        edges, room = edges[order], np.zeros(3 * len(edges) + 4096, dtype=np.int64)
-        costs = np.concatenate([errors[order], room])
-        pairs = np.concatenate([(edges[:, 0] << 32) | edges[:, 1], room])
-        stamps = np.concatenate([stamp[edges].sum(axis=1), room])
-        state[0], before = len(edges), state[2]
-        while _collapse(
-            points, faces, quadrics, next_corner, head, stamp, costs, pairs, stamps,
-            state, target, _COLLAPSES_PER_CALL,
-        ):  # fmt: skip
-            check()
-        if state[1] <= target or state[2] == before:
-            break
-    live = faces[faces[:, 0] >= 0]
-    return compact((points * scale + centre).astype(np.float32), live)
+    for target in levels:
+        while True:
+            edges = unique_edges(faces[faces[:, 0] >= 0]).astype(np.int64)
+            errors = np.empty(len(edges))
+            _edge_costs(quadrics, points, edges, errors)
+            order = np.argsort(errors, kind="stable")  # a sorted list is a heap
+            edges, room = edges[order], np.zeros(3 * len(edges) + 4096, dtype=np.int64)
+            costs = np.concatenate([errors[order], room])
+            pairs = np.concatenate([(edges[:, 0] << 32) | edges[:, 1], room])
+            stamps = np.concatenate([stamp[edges].sum(axis=1), room])
+            state[0], before = len(edges), state[2]
+            while _collapse(
+                points, faces, quadrics, next_corner, head, stamp, costs, pairs, stamps,
+                state, target, _COLLAPSES_PER_CALL,
+            ):  # fmt: skip
+                check()
+            if state[1] <= target or state[2] == before:
+                break
+        live = faces[faces[:, 0] >= 0]
+        results.append(compact((points * scale + centre).astype(np.float32), live))
+    return results

@@ -10,6 +10,7 @@ from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, Views
 from backend.stages.surface.base import cut_base
 from backend.stages.surface.depth import DepthMaps, Matcher, given_depth
+from backend.stages.surface.finish import reduced
 from backend.stages.surface.parts import drop_floaters, fill_cavities
 from backend.stages.surface.resolution import cells_for
 from shared_protocol.errors import StageFailed
@@ -49,9 +50,9 @@ class HullSurface:
         context.step(steps - 2, steps, "extracting the surface")
         vertices, faces = self._surface(grid, alpha, views, context)
         context.step(steps - 1, steps, "reducing triangles")
-        vertices, faces = decimate(vertices, faces, options.faces, context.check)
+        mesh = reduced(vertices, faces, options, context.check)
         context.step(steps, steps, "surface done")
-        return Mesh(vertices, faces)
+        return mesh
 
     def _matched(
         self, hull: Grid, alpha: np.ndarray, views: Views, context: StageContext, steps: int

@@ -4,14 +4,15 @@ from backend.geometry.mesh_check import is_watertight_manifold, volume
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, Views
+from backend.stages.surface.finish import finish
 from shared_protocol.errors import StageFailed
 
 
 def run(*, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext) -> Mesh:
     """Engine verb: `reconstruct(views, splats, options, context) -> Mesh`.
 
-    The mesh is checked here for every engine: closed, manifold, outward normals. Engines get the views with
-    the corrections that the splats stage learned, if any.
+    The mesh is finished (`finish`) and checked here for every engine: closed, manifold, outward normals.
+    Engines get the views with the corrections that the splats stage learned, if any.
     """
     if options.grid < 16 or options.faces < 100:
         raise StageFailed(
@@ -19,11 +20,13 @@ def run(*, views: Views, splats: Splats, options: SurfaceOptions, context: Stage
             "grid of at least 16 and at least 100 faces",
         )
     mesh = context.engine.reconstruct(splats.agreed(views), splats, options, context)
-    if not is_watertight_manifold(mesh.faces) or volume(mesh.vertices, mesh.faces) <= 0:
-        raise StageFailed(
-            f"the {context.engine_name} engine made a mesh that is not a closed solid",
-            "a watertight mesh with outward normals",
-            "Try another surface engine or another grid size.",
-        )
+    mesh = finish(mesh, options, context)
+    for solid in (mesh, *mesh.lods):
+        if not is_watertight_manifold(solid.faces) or volume(solid.vertices, solid.faces) <= 0:
+            raise StageFailed(
+                f"the {context.engine_name} engine made a mesh that is not a closed solid",
+                "a watertight mesh with outward normals",
+                "Try another surface engine or another grid size.",
+            )
     context.note(faces=len(mesh.faces), vertices=len(mesh.vertices), watertight=True)
     return mesh

@@ -1,0 +1,30 @@
+"""What is done with every engine's surface: fewer faces, quads, coarser copies."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from backend.geometry.decimate import decimate, decimate_levels
+from backend.pipeline.options import SurfaceOptions
+from backend.pipeline.stage import StageContext
+from backend.pipeline.values import Mesh
+
+
+def reduced(
+    vertices: np.ndarray, faces: np.ndarray, options: SurfaceOptions, check: Callable[[], None]
+) -> Mesh:
+    """A closed surface at `options.faces` triangles, what it was before kept as its `detail`."""
+    return Mesh(*decimate(vertices, faces, options.faces, check), detail=Mesh(vertices, faces))
+
+
+def finish(mesh: Mesh, options: SurfaceOptions, context: StageContext) -> Mesh:
+    """The engine's mesh with what the options ask for beyond it."""
+    finest = mesh.detail or mesh
+    budgets = options.lod_budgets()
+    if budgets:
+        context.check()
+        levels = decimate_levels(finest.vertices, finest.faces, budgets, context.check)
+        mesh = replace(mesh, lods=tuple(Mesh(*level) for level in levels))
+        context.note(lod_faces=[len(lod.faces) for lod in mesh.lods])
+    return mesh
