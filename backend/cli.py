@@ -268,7 +268,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _run_arguments(reconstruct, ("splats", "surface", "texture", "export"))
     reconstruct.add_argument(
-        "--orbit-cameras", metavar="MODEL", help="the frames are the orbit of hi3d, v3d or sv3d, in order"
+        "--orbit-cameras",
+        metavar="MODEL",
+        help="the frames are the orbit of hi3d, syncdreamer, v3d or sv3d, in order",
     )
     reconstruct.add_argument(
         "--elevation", type=float, metavar="DEG", help="of that orbit; left out, it is estimated"

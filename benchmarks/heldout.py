@@ -6,8 +6,8 @@ A FOLDER holds views with cameras.json, whose `heldout` frames (first half on th
 and mesh.ply are the truth; those of NAME_noise1 are NAME's, beside it. Judged from the written files alone.
 OUT gets the results, table.md and table.json. Each object is run in a process of its own with an empty cache.
 
-Against it in the same run: `hull`, silhouettes alone, and `uncarved`, the surface stage with carve=false. Every
-figure of every object that is below one of them is named. --keep judges results that are in OUT already.
+Against it in the same run: `hull`, silhouettes alone, and `uncarved`, the surface stage with carve=false.
+Every figure of every object that is below one of them is named. --keep judges results that OUT holds already.
 """
 
 import argparse

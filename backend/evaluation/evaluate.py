@@ -1,4 +1,4 @@
-"""All objects of a folder: measured one after another, each kept as it is done, tables at the end."""
+"""All objects of a source: measured one after another, each kept as it is done, tables at the end."""
 
 import hashlib
 import io
@@ -6,18 +6,18 @@ import json
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from backend.evaluation.measure import STEPS, Measured, Run, Settings, describe, measure
-from backend.evaluation.objects import file_digest, find_objects, load_object
+from backend.evaluation.measure import STEPS, Measured, Run, measure
 from backend.evaluation.plot import contact_rows, draw_plot
 from backend.evaluation.scores import PERCEPTUAL, load_perceptual
+from backend.evaluation.settings import Settings
 from backend.evaluation.tables import Row, csv_table, markdown_table
+from backend.evaluation.trials import Source
 from backend.geometry.parallel import thread_count
 from backend.local_run import Bars, run_with_bars
 from backend.output import OutputFolder
@@ -31,25 +31,14 @@ from backend.weights.store import catalog, weights_present
 from shared_protocol.errors import Cancelled, OrreryError, OutOfMemory, StageFailed
 
 
-@dataclass(frozen=True)
-class Objects:
-    """Which objects: the first `limit` of a folder (0: all), their up axis and a turn about it, degrees."""
-
-    folder: Path
-    limit: int = 0
-    up: str | None = None
-    turn: float = 0.0
-
-
-def evaluate(objects: Objects, settings: Settings, out: Path, say: Callable[[str], None]) -> list[Row]:
+def evaluate(source: Source, settings: Settings, out: Path, say: Callable[[str], None]) -> list[Row]:
     """Measure, write results.csv, .md, .png and environment.json into `out`; returns the rows.
 
     Objects whose record in `out` was made by the same code, options, weights and file are not measured again.
     A failed object is recorded, the others go on, and StageFailed names them at the end. Ctrl-C raises
     Cancelled; the finished ones are kept and in the tables.
     """
-    found = find_objects(objects.folder)
-    found = found[: objects.limit] if objects.limit else found
+    names = source.names()
     rows: list[Row] = []
     with OutputFolder(out) as folder:
         store = ArtifactStore()
@@ -67,13 +56,13 @@ def evaluate(objects: Objects, settings: Settings, out: Path, say: Callable[[str
                         Bars(1, STEPS - 1),
                     )
 
-                for number, (name, path) in enumerate(found, 1):
-                    say(f"[{number}/{len(found)}] {name}")
-                    rows.append(_one(name, path, objects, settings, folder, run))
+                for number, name in enumerate(names, 1):
+                    say(f"[{number}/{len(names)}] {name}")
+                    rows.append(_one(name, source, settings, folder, run))
                     say("    " + rows[-1].sentence)
         except (KeyboardInterrupt, Cancelled):
             raise Cancelled(
-                f"cancelled after {len(rows)} of {len(found)} objects",
+                f"cancelled after {len(rows)} of {len(names)} objects",
                 remedy="Run the same command again: finished objects are not measured again.",
             ) from None
         finally:
@@ -89,10 +78,10 @@ def evaluate(objects: Objects, settings: Settings, out: Path, say: Callable[[str
     return rows
 
 
-def _one(name: str, path: Path, objects: Objects, settings: Settings, folder: OutputFolder, run: Run) -> Row:
+def _one(name: str, source: Source, settings: Settings, folder: OutputFolder, run: Run) -> Row:
     """The row of one object, from its record or measured now."""
     record = f"objects/{name}.json"
-    key = record_key(name, path, objects, settings)
+    key = record_key(name, source, settings)
     known = _read_record(folder.path / record, key)
     if known is not None:
         return Row(name, known["figures"], reused=True)
@@ -109,8 +98,8 @@ def _one(name: str, path: Path, objects: Objects, settings: Settings, folder: Ou
 
         try:
             step("truth", 0, 0)
-            truth = load_object(name, path, up=objects.up, turn=objects.turn)
-            measured = measure(truth, settings, load_perceptual(), run, step)
+            trial = source.trial(name, settings, step)
+            measured = measure(trial, settings, load_perceptual(), run, step)
         except Cancelled:
             raise
         except (OrreryError, MemoryError) as error:
@@ -122,13 +111,11 @@ def _one(name: str, path: Path, objects: Objects, settings: Settings, folder: Ou
     return Row(name, measured.figures)
 
 
-def record_key(name: str, path: Path, objects: Objects, settings: Settings) -> str:
+def record_key(name: str, source: Source, settings: Settings) -> str:
     """Hash of everything that an object's figures depend on."""
-    parts = describe(settings) | {
+    parts = settings.describe() | {
         "name": name,
-        "object": file_digest(path),
-        "up": objects.up,
-        "turn": objects.turn,
+        "object": source.digest(name),
         "code": [_own_code(), *(code_fingerprint(stage.name) for stage in settings.stages)],
         "weights": [entry.name for entry in catalog() if weights_present(entry.name)],
     }
@@ -177,7 +164,7 @@ def environment(settings: Settings) -> dict[str, Any]:
     present = stlpips.present()
     return {
         "command": " ".join(["python -m backend", *sys.argv[1:]]),
-        **describe(settings),
+        **settings.describe(),
         "versions": versions(),
         "machine": {"processor": platform.processor() or platform.machine(), "cores": thread_count()},
         "perceptual": PERCEPTUAL if present else f"unavailable: its weights are not here. {stlpips.REMEDY}",

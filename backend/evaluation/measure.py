@@ -1,51 +1,27 @@
 """One object through the pipeline and back: render it, reconstruct it, judge the result."""
 
-import dataclasses
-import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from backend.evaluation.objects import TrueObject
 from backend.evaluation.placing import Similarity, by_box, by_camera, by_icp, lens_for
 from backend.evaluation.protocols import Protocol
-from backend.evaluation.renders import render_truth
 from backend.evaluation.scores import PictureJudge, score_shape, seen_from
+from backend.evaluation.settings import Settings, Step
+from backend.evaluation.trials import Trial
 from backend.geometry.cameras import Cameras
 from backend.geometry.mesh_render import render_mesh
 from backend.geometry.perceptual import PerceptualNet
 from backend.geometry.rasterize import rasterize
 from backend.pipeline.options import StageOptions, override
-from backend.pipeline.recipes import EXPORT, IMAGE_TO_3D, VIEWS_TO_3D
 from backend.pipeline.runner import RunResult
 from backend.pipeline.stage import Stage
 from backend.pipeline.values import Picture, Splats, TexturedMesh, Views
 
 STEPS = 2
 """Steps around the recipe's own: drawing the truth, judging."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What an evaluation does with every object.
-
-    options  of the stages, from the preset; changes  the user's own, which win over the protocol's
-    """
-
-    protocol: Protocol
-    task: str
-    options: Mapping[str, StageOptions]
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    placement: str = "camera"
-    seed: int = 0
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The recipe without its files."""
-        recipe = IMAGE_TO_3D if self.task == "image" else VIEWS_TO_3D
-        return tuple(stage for stage in recipe if stage is not EXPORT)
 
 
 @dataclass(frozen=True)
@@ -61,64 +37,79 @@ class Measured:
 
 
 Run = Callable[[tuple[Stage, ...], dict[str, Any], Mapping[str, StageOptions]], RunResult]
-Step = Callable[[str, int, int], None]
-"""Called with what is happening, and how far; may raise Cancelled."""
 
 
-def measure(
-    truth: TrueObject, settings: Settings, net: PerceptualNet | None, run: Run, step: Step
-) -> Measured:
+def measure(trial: Trial, settings: Settings, net: PerceptualNet | None, run: Run, step: Step) -> Measured:
     """All figures of one object. Raises what the stages raise."""
-    protocol, task = settings.protocol, settings.task
-    rig = protocol.rig
-    elevation = rig.elevation_of(np.random.default_rng([settings.seed, zlib.crc32(truth.name.encode())]))
-    given = rig.ring(elevation)[: 1 if task == "image" else None]
-    judged = protocol.judged(task, elevation)
-    pictures = render_truth(
-        truth,
-        rig.cameras([*given, *judged], rig.size),
-        lit=protocol.lit,
-        on_view=lambda view: step("truth", view, len(given) + len(judged)),
-    )
-    cameras = rig.cameras(given, rig.size)
-    inputs, options = _task_inputs(settings, elevation, cameras, pictures[: len(given)])
+    inputs, options = _task_inputs(settings, trial)
     result = run(settings.stages, inputs, options)
-
     textured: TexturedMesh = result.values["textured"]
-    splats: Splats = result.values["splats"]
-    place = _place(settings, truth, cameras, result, options, lambda: step("judging", 0, 0))
-    target = rig.cameras(judged, rig.size)
-    drawn = {
-        "frames": _frames(protocol, task, result.values["views"], target, place),
-        "mesh": _of_mesh(textured, place.cameras(target), lambda view: step("judging", view, len(target))),
-        "splats": _of_splats(splats, place.cameras(target), lambda: step("judging", 0, 0)),
+
+    def judging(view: int = 0) -> None:
+        step("judging", view, 0 if trial.judged is None else len(trial.judged))
+
+    seen, shape = _place(settings, trial, result, options, judging)
+    figures: dict[str, float] = {}
+    rows: dict[str, np.ndarray] = {}
+    if trial.judged is not None:
+        drawn = _drawings(settings, trial, result, seen, judging)
+        figures |= _score_pictures(trial, drawn, net, judging)
+        rows = {"truth": trial.judged.rgba} | _stacked(drawn)
+    front = _of_mesh(textured, seen.cameras(trial.given.cameras.take([0])), judging)
+    figures["input_psnr"] = PictureJudge(trial.front[None], None).psnr(front)
+    rows = rows or {"truth": trial.front[None]} | _stacked({"mesh": front})
+    if trial.vertices is not None and settings.protocol.shape is not None:
+        figures |= score_shape(
+            shape.points(textured.mesh.vertices),
+            textured.mesh.faces,
+            trial.vertices,
+            trial.faces,
+            settings.protocol.shape,
+            judging,
+        )
+    figures["seconds"] = sum(report.seconds for report in result.reports)
+    return Measured(figures, _facts(trial, shape, result), rows)
+
+
+def _drawings(
+    settings: Settings, trial: Trial, result: RunResult, seen: Similarity, judging: Callable[..., None]
+) -> dict[str, dict[int, np.ndarray]]:
+    """frames, mesh, splats -> judged view -> its picture."""
+    target = trial.judged.cameras
+    cameras = seen.cameras(target)
+    return {
+        "frames": _frames(settings.protocol, settings.task, result.values["views"], target, seen),
+        "mesh": _of_mesh(result.values["textured"], cameras, judging),
+        "splats": _of_splats(result.values["splats"], cameras, judging),
     }
-    judge = PictureJudge(pictures[len(given) :], net, lambda: step("judging", 0, 0))
+
+
+def _score_pictures(
+    trial: Trial,
+    drawn: Mapping[str, Mapping[int, np.ndarray]],
+    net: PerceptualNet | None,
+    judging: Callable[..., None],
+) -> dict[str, float]:
+    """All picture figures by column; on the ring and off it where some are off."""
+    judge = PictureJudge(trial.judged.rgba, net, judging)
     figures: dict[str, float] = {}
     for source, views in drawn.items():
         if views:
             figures |= {f"{source}_{name}": value for name, value in judge.score(views).items()}
-        if views and protocol.extra and source != "frames":
-            on = len(judged) - len(protocol.extra)
-            for name, part in (("on", range(on)), ("off", range(on, len(judged)))):
-                figures[f"{source}_psnr_{name}"] = judge.psnr({view: views[view] for view in part})
-    front = _of_mesh(textured, place.cameras(cameras.take([0])), lambda view: step("judging", 0, 0))
-    figures["input_psnr"] = PictureJudge(pictures[:1], None).psnr(front)
-    if protocol.shape is not None:
-        figures |= score_shape(
-            place.points(textured.mesh.vertices),
-            textured.mesh.faces,
-            truth.vertices,
-            truth.faces,
-            protocol.shape,
-            lambda: step("judging", 0, 0),
-        )
-    figures["seconds"] = sum(report.seconds for report in result.reports)
-    facts = {
-        "elevation": elevation,
-        "true_faces": len(truth.faces),
-        "faces": len(textured.mesh.faces),
-        "gaussians": len(splats),
+        if views and trial.off and source != "frames":
+            on = [view for view in views if view not in trial.off]
+            for name, part in (("on", on), ("off", trial.off)):
+                if part:
+                    figures[f"{source}_psnr_{name}"] = judge.psnr({view: views[view] for view in part})
+    return figures
+
+
+def _facts(trial: Trial, place: Similarity, result: RunResult) -> dict[str, Any]:
+    """What an object's record holds besides its figures."""
+    return {
+        **{name: value for name, value in trial.facts.items() if name != "warnings"},
+        "faces": len(result.values["textured"].mesh.faces),
+        "gaussians": len(result.values["splats"]),
         "placement": {
             "scale": place.scale,
             "rotation": place.rotation.tolist(),
@@ -129,38 +120,26 @@ def measure(
             for r in result.reports
         ],
         "warnings": [
-            *_cut_off(pictures),
+            *trial.facts.get("warnings", []),
             *(text for report in result.reports for text in report.warnings),
         ],
     }
-    return Measured(figures, facts, {"truth": pictures[len(given) :]} | _stacked(drawn, pictures[0]))
 
 
-def _cut_off(pictures: np.ndarray) -> list[str]:
-    """A sentence where the rig's frame does not hold the whole object."""
-    alpha = pictures[..., 3]
-    edges = np.concatenate([alpha[:, 0], alpha[:, -1], alpha[:, :, 0], alpha[:, :, -1]], axis=1)
-    count = int((edges > 0.5).any(axis=1).sum())
-    return [f"The object leaves the frame in {count} of {len(alpha)} views of the rig."] if count else []
-
-
-def _task_inputs(
-    settings: Settings, elevation: float, cameras: Cameras, pictures: np.ndarray
-) -> tuple[dict[str, Any], dict[str, StageOptions]]:
+def _task_inputs(settings: Settings, trial: Trial) -> tuple[dict[str, Any], dict[str, StageOptions]]:
     """What the recipe is given, and its options: it is told the input camera's lens and elevation."""
-    picture = Picture(pictures[0])
-    if settings.task == "views":
-        options = override(dict(settings.options), dict(settings.changes))
-        return {"picture": picture, "views": Views(pictures, cameras)}, options
+    picture = Picture(trial.given.rgba[0])
     options = override(dict(settings.options), dict(settings.changes))
+    if settings.task == "views":
+        return {"picture": picture, "views": trial.given}, options
     ring = options["orbit"]
-    fov = lens_for(cameras, picture.rgba[..., 3], options["matting"].fill)
+    fov = lens_for(trial.given.cameras, picture.rgba[..., 3], options["matting"].fill)
     # The frame keeps its width in metres at the object, and so the object its size.
     width = 2 * ring.radius * np.tan(np.radians(ring.fov) / 2)
     radius = float(width / 2 / np.tan(np.radians(fov) / 2))
     told = {
         "orbit.views": settings.protocol.rig.views,
-        "orbit.elevation": elevation,
+        "orbit.elevation": trial.facts["elevation"],
         "orbit.fov": fov,
         "orbit.radius": radius,
     }
@@ -169,24 +148,27 @@ def _task_inputs(
 
 def _place(
     settings: Settings,
-    truth: TrueObject,
-    cameras: Cameras,
+    trial: Trial,
     result: RunResult,
     options: Mapping[str, StageOptions],
     check: Callable[[], None],
-) -> Similarity:
-    if settings.task == "views":
-        return Similarity()
-    matting = next(report for report in result.reports if report.stage == "matting")
+) -> tuple[Similarity, Similarity]:
+    """From the result's frame to that of the judged views, and to that of the truth's shape.
+
+    Posed views tie the result to their own frame; only the shape can then be fitted to the truth.
+    """
     mesh = result.values["textured"].mesh
-    place = by_camera(
-        cameras.take([0]), result.values["views"].cameras, matting.facts, options["matting"].fill
-    )
+    seen = Similarity()
+    if settings.task == "image":
+        matting = next(report for report in result.reports if report.stage == "matting")
+        cameras = result.values["views"].cameras
+        seen = by_camera(trial.given.cameras, cameras, matting.facts, options["matting"].fill)
+    shape = seen.then(trial.to_truth)
     if settings.placement in ("box", "icp"):
-        place = by_box(mesh, place)
-    if settings.placement == "icp":
-        place = by_icp(mesh, truth.vertices, truth.faces, place, check)
-    return place
+        shape = by_box(mesh, shape)
+    if settings.placement == "icp" and trial.vertices is not None:
+        shape = by_icp(mesh, trial.vertices, trial.faces, shape, check)
+    return (shape if settings.task == "image" else seen), shape
 
 
 def _frames(
@@ -225,17 +207,5 @@ def _of_splats(splats: Splats, cameras: Cameras, check: Callable[[], None]) -> d
     return drawn
 
 
-def _stacked(drawn: Mapping[str, Mapping[int, np.ndarray]], blank: np.ndarray) -> dict[str, np.ndarray]:
+def _stacked(drawn: Mapping[str, Mapping[int, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([views[i] for i in sorted(views)]) for name, views in drawn.items() if views}
-
-
-def describe(settings: Settings) -> dict[str, Any]:
-    """Everything that decides the figures of an object, as plain data."""
-    return {
-        "protocol": dataclasses.asdict(settings.protocol),
-        "task": settings.task,
-        "placement": settings.placement if settings.task == "image" else "as is",
-        "seed": settings.seed,
-        "options": {stage: dataclasses.asdict(value) for stage, value in settings.options.items()},
-        "changes": {name: str(value) for name, value in settings.changes.items()},
-    }

@@ -38,12 +38,15 @@ class TrueObject:
     """The truth: all parts as one mesh.
 
     vertices (V, 3) float64; faces (F, 3) int32; paints of consecutive runs of faces
+    middle, side  of its box before it was centred and scaled: (3,), and the longest side
     """
 
     name: str
     vertices: np.ndarray
     faces: np.ndarray
     paints: tuple[Paint, ...]
+    middle: np.ndarray
+    side: float
 
     @property
     def starts(self) -> np.ndarray:
@@ -114,8 +117,8 @@ def load_object(name: str, path: Path, *, up: str | None = None, turn: float = 0
     low, high = used.min(axis=0), used.max(axis=0)
     if not (high - low).max() > 0:
         raise InvalidInput(f"{path} has no extent", "a solid object")
-    vertices = (vertices - (low + high) / 2) / (high - low).max()
-    return TrueObject(name, vertices, faces.astype(np.int32), tuple(paints))
+    middle, side = (low + high) / 2, float((high - low).max())
+    return TrueObject(name, (vertices - middle) / side, faces.astype(np.int32), tuple(paints), middle, side)
 
 
 def _parts(path: Path) -> list[tuple[np.ndarray, np.ndarray, Any]]:

@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from backend.evaluation.measure import Settings
 from backend.evaluation.scores import WHITE
+from backend.evaluation.settings import Settings
 from backend.evaluation.tables import Row, columns, summary
 from backend.geometry.mesh_render import over
 from backend.pipeline.values import quantize
@@ -33,14 +33,15 @@ TITLES = {
 
 def draw_plot(rows: list[Row], settings: Settings) -> bytes:
     """PNG bytes. Figures that no object has are left out."""
-    panels = [n for n in columns(settings) if any(n in row.figures for row in rows)]
+    panels = [n for n in columns(settings, rows) if any(n in row.figures for row in rows)]
     in_row = 2 if len(panels) <= 8 else 3
     per_column = -(-len(panels) // in_row) if panels else 0
     width, height = in_row * (_COLUMN + _MARGIN) + _MARGIN, _MARGIN + 30 + per_column * _PANEL + _LABELS
     image = Image.new("RGB", (width, height), _PAGE)
     draw = ImageDraw.Draw(image)
     protocol = settings.protocol
-    title = f"Protocol {protocol.name}, task {settings.task}: {len(rows)} objects"
+    noise = f", noise {settings.noise:g}" if settings.noise else ""
+    title = f"Protocol {protocol.name}, task {settings.task}{noise}: {len(rows)} objects"
     draw.text((_MARGIN, _MARGIN - 12), title, fill=_INK, font=_font(20))
     draw.text((width - 230, _MARGIN - 8), "mean", fill=_MEAN, font=_font(15))
     draw.text((width - 170, _MARGIN - 8), "median (dashed)", fill=_MEDIAN, font=_font(15))

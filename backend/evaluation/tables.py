@@ -2,13 +2,14 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from backend.evaluation.measure import Settings
 from backend.evaluation.scores import f_name
+from backend.evaluation.settings import Settings
 
 SOURCES = {
     "frames": "the generated frames",
@@ -16,6 +17,10 @@ SOURCES = {
     "splats": "renderings of the Gaussians",
 }
 PICTURE_FIGURES = ("psnr", "ssim", "perceptual")
+NOISE_STATES = (
+    "Noise {:g}: each given view is warped smoothly (1 px), scaled (.3 %), shifted (.5 px), and each of its "
+    "channels multiplied (2 %): standard deviations at level 1 and 512 px. The judged views are true."
+)
 
 
 @dataclass(frozen=True)
@@ -37,18 +42,26 @@ class Row:
         return ("measured before: " if self.reused else "") + ", ".join(words)
 
 
-def columns(settings: Settings) -> list[str]:
-    """All columns of a protocol, in order; some may have no figures here."""
+def columns(settings: Settings, rows: Sequence[Row] = ()) -> list[str]:
+    """All columns of a protocol, in order; with rows, those that one of them has or lacks weights for."""
     protocol = settings.protocol
     sources = ["frames"] if protocol.frames and settings.task == "image" else []
     sources += ["mesh", "splats"]
     names = [f"{source}_{figure}" for source in sources for figure in PICTURE_FIGURES]
-    if protocol.extra:  # on the ring and off it
-        names += [f"{source}_psnr_{part}" for source in ("mesh", "splats") for part in ("on", "off")]
+    had = set().union(*(row.figures for row in rows))
+    parts = [f"{source}_psnr_{part}" for source in ("mesh", "splats") for part in ("on", "off")]
+    names += [name for name in parts if protocol.extra or name in had]
     names.append("input_psnr")
     if protocol.shape is not None:
         names += ["chamfer", *(f_name(t) for t in protocol.shape.thresholds), "iou"]
-    return [*names, "seconds"]
+    names.append("seconds")
+    if not had:
+        return names
+    return [
+        name
+        for name in names
+        if name in had or (name.endswith("perceptual") and name.replace("perceptual", "psnr") in had)
+    ]
 
 
 def summary(rows: list[Row]) -> list[tuple[str, dict[str, float]]]:
@@ -76,9 +89,14 @@ def csv_table(rows: list[Row]) -> str:
 
 def markdown_table(rows: list[Row], settings: Settings, facts: dict[str, Any]) -> str:
     """The table with the protocol in words in front and the settings behind."""
-    protocol, names = settings.protocol, columns(settings)
-    task = {"image": "one picture -> 3D", "views": f"{protocol.rig.views} posed views -> 3D"}[settings.task]
-    placed = f" Placement: {settings.placement}." if settings.task == "image" else ""
+    protocol, names = settings.protocol, columns(settings, rows)
+    task = {"image": "one picture -> 3D", "views": "posed views -> 3D"}[settings.task]
+    if settings.noise:
+        task += f", noise {settings.noise:g}"
+    fitted = settings.task == "image" or settings.placement in ("box", "icp")
+    placed = f" Placement: {settings.placement}." if fitted else ""
+    if settings.noise:
+        placed += " " + NOISE_STATES.format(settings.noise)
     lines = [
         f"# Protocol {protocol.name}: {task}",
         "",

@@ -47,6 +47,7 @@ ORBITS = {
     preset.name: preset
     for preset in (
         OrbitPreset("hi3d", 16, 49.13, 1.5, (-10.0, 40.0)),
+        OrbitPreset("syncdreamer", 16, 49.13, 1.5, (30.0, 30.0)),
         OrbitPreset("v3d", 18, 60.0, 2.0, (0.0, 0.0)),
         OrbitPreset("sv3d", 21, 33.8, 2.0, (-10.0, 40.0), input_last=True),
     )

@@ -31,12 +31,18 @@ Cut = Callable[[Picture], Picture]
 
 
 def read_views(
-    path: Path, cut: Cut, *, orbit: str | None = None, elevation: float | None = None
+    path: Path,
+    cut: Cut,
+    *,
+    orbit: str | None = None,
+    elevation: float | None = None,
+    frames: str = "frames",
 ) -> tuple[Views, dict[str, Any]]:
     """Views from a folder (pictures and camera file) or a film of a published orbit.
 
     orbit      name in ORBITS: the cameras are those of that model's orbit, in order of the frames
     elevation  degrees, with `orbit`; None estimates it from the silhouettes
+    frames     the camera file's list to read ("heldout": views kept for judging)
 
     Returns the views and facts for the report. InvalidInput says what is missing.
     """
@@ -54,7 +60,7 @@ def read_views(
             f"Add --orbit-cameras {'|'.join(ORBITS)}.",
         )
     camera_file = _camera_file(path)
-    return _read_posed(camera_file, cut), {"cameras": camera_file.name}
+    return _read_posed(camera_file, cut, frames), {"cameras": camera_file.name}
 
 
 def _camera_file(path: Path) -> Path:
@@ -70,14 +76,28 @@ def _camera_file(path: Path) -> Path:
     )
 
 
-def _read_posed(camera_file: Path, cut: Cut) -> Views:
+def has_frames(path: Path, key: str) -> bool:
+    """Whether the camera file of a folder has such a list that is not empty."""
+    return bool(_load(_camera_file(path)).get(key))
+
+
+def _load(camera_file: Path) -> dict[str, Any]:
     try:
         data = json.loads(camera_file.read_text(encoding="utf-8"))
-        frames = data["frames"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(data, dict):
+            raise ValueError("a JSON object is expected")
+    except ValueError as error:
         raise InvalidInput(
             f"{camera_file} is not a camera file ({error})", "JSON with a list 'frames'"
         ) from None
+    return data
+
+
+def _read_posed(camera_file: Path, cut: Cut, key: str) -> Views:
+    data = _load(camera_file)
+    if key not in data:
+        raise InvalidInput(f"{camera_file} is not a camera file ('{key}')", f"JSON with a list '{key}'")
+    frames = data[key]
     if not isinstance(frames, list) or len(frames) < 2:
         raise InvalidInput(f"{camera_file} names fewer than two views", "at least two frames")
     if len(frames) > MAX_VIEWS:

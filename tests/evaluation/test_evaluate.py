@@ -11,10 +11,12 @@ from PIL import Image
 
 from backend.cli import run as run_command
 from backend.evaluation import evaluate as module
-from backend.evaluation.evaluate import Objects, evaluate
-from backend.evaluation.measure import Measured, Settings
+from backend.evaluation.evaluate import evaluate
+from backend.evaluation.measure import Measured
 from backend.evaluation.protocols import PROTOCOLS, Protocol, Rig, ShapeRules
+from backend.evaluation.settings import Settings
 from backend.evaluation.tables import columns
+from backend.evaluation.trials import Objects
 from backend.pipeline.options import override, preset
 from shared_protocol.errors import Cancelled, StageFailed
 from tests.support.shared import shared_path
