@@ -9,25 +9,18 @@ transition checks and writes in one transaction. Commits that a client relies on
 states) are synced to the disk; the rest are left to the write-ahead log.
 """
 
-import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from backend.daemon.database import Database
+from backend.daemon.waiting import WaitingJobs
 from shared_protocol import messages
-from shared_protocol.errors import (
-    AccessDenied,
-    Conflict,
-    DiskFull,
-    LimitExceeded,
-    UnknownJob,
-    Unsupported,
-    WorkerCrashed,
-)
+from shared_protocol.errors import Conflict, InvalidInput, LimitExceeded, UnknownJob, WorkerCrashed
 from shared_protocol.messages import (
     CANCELLED,
     FAILED,
@@ -49,57 +42,13 @@ MAX_INTERRUPTIONS = 20
 KEEP_SECONDS = 7 * 24 * 3600.0
 """How long the records and results of ended jobs are kept."""
 
-_MIGRATIONS = (
-    """
-    CREATE TABLE jobs (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        client TEXT NOT NULL,
-        state TEXT NOT NULL,
-        recipe TEXT NOT NULL,
-        quality TEXT NOT NULL,
-        seed INTEGER NOT NULL,
-        options TEXT NOT NULL,
-        inputs TEXT NOT NULL,
-        label TEXT NOT NULL,
-        content TEXT NOT NULL,
-        created REAL NOT NULL,
-        started REAL NOT NULL DEFAULT 0,
-        finished REAL NOT NULL DEFAULT 0,
-        attempts INTEGER NOT NULL DEFAULT 0,
-        crashes INTEGER NOT NULL DEFAULT 0,
-        interruptions INTEGER NOT NULL DEFAULT 0,
-        cancelling INTEGER NOT NULL DEFAULT 0,
-        seq INTEGER NOT NULL DEFAULT 0,
-        stage TEXT NOT NULL DEFAULT '',
-        stage_index INTEGER NOT NULL DEFAULT 0,
-        stages INTEGER NOT NULL DEFAULT 0,
-        reused TEXT NOT NULL DEFAULT '[]',
-        error TEXT
-    );
-    CREATE INDEX jobs_by_state ON jobs (state, number);
-    CREATE TABLE events (
-        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-        seq INTEGER NOT NULL,
-        event TEXT NOT NULL,
-        PRIMARY KEY (job, seq)
-    ) WITHOUT ROWID;
-    CREATE TABLE results (
-        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-        name TEXT NOT NULL,
-        sha256 TEXT NOT NULL,
-        size INTEGER NOT NULL,
-        PRIMARY KEY (job, name)
-    ) WITHOUT ROWID;
-    CREATE INDEX results_by_content ON results (sha256);
-    """,
-)
-
 
 def submit_content(submit: Submit) -> str:
     """Hash of all that a submission asks for, the job's id aside: equal texts are the same request."""
     plain = messages.to_plain(submit)
     del plain["job"]
+    if not plain["priority"]:
+        del plain["priority"]  # as stored by the version that knew none
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -107,21 +56,8 @@ class JobStore:
     """The jobs of one state folder. Used by one thread; `now` is seconds since 1970."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            with contextlib.ExitStack() as undo:
-                undo.callback(self._db.close)
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA busy_timeout = 5000")
-                self._db.execute("PRAGMA foreign_keys = ON")
-                self._migrate()
-                undo.pop_all()
-        except sqlite3.Error as error:
-            raise AccessDenied(
-                f"the job store {path} cannot be used ({error})",
-                remedy="Move it away, or choose another folder with --state.",
-            ) from error
+        self._db = Database(path)
+        self._waiting = WaitingJobs(self._db)
         self.heads: dict[str, int] = {}
         """Number of the latest event of each job that had one since the start."""
         self._may_be_queued = True
@@ -130,43 +66,24 @@ class JobStore:
         """Fold the write-ahead log in and let go of the file."""
         self._db.close()
 
-    def _migrate(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_MIGRATIONS):
-            raise Unsupported(
-                "the job store was written by a newer version of the backend",
-                remedy="Update this one, or choose another folder with --state.",
-            )
-        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
-            self._db.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
-
-    @contextlib.contextmanager
-    def _transaction(self, *, durable: bool) -> Iterator[None]:
-        self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and _disk_is_full(error):
-                raise DiskFull(
-                    "no space is left for the backend's job store", remedy="Free some space and try again."
-                ) from error
-            raise
-
     # ---- transitions
 
     def submit(
-        self, submit: Submit, client: str, stages: int, now: float, queue_limit: int
+        self,
+        submit: Submit,
+        client: str,
+        stages: int,
+        now: float,
+        queue_limit: int,
+        reused: Sequence[str] = (),
     ) -> tuple[JobRecord, bool]:
         """(record, whether it is new), on disk when this returns.
 
+        reused  stages whose result is stored already
         Conflict for a known id with other content; LimitExceeded when the client's queue is full.
         """
         content = submit_content(submit)
-        with self._transaction(durable=True):
+        with self._db.transaction(durable=True):
             row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (submit.job,)).fetchone()
             if row is not None:
                 if row["content"] != content:
@@ -176,41 +93,40 @@ class JobStore:
                         job=submit.job,
                     )
                 return self._record(row), False
-            waiting = self._db.execute(
-                "SELECT count(*) FROM jobs WHERE state = ? AND client = ?", (QUEUED, client)
-            ).fetchone()[0]
+            waiting = self._waiting.count(client)
             if waiting >= queue_limit:
                 raise LimitExceeded(
                     f"{waiting} jobs are waiting", f"at most {queue_limit}", "Cancel some, or wait."
                 )
             self._db.execute(
                 "INSERT INTO jobs (id, client, state, recipe, quality, seed, options, inputs, label, content,"
-                " created, stages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " created, stages, priority, reused, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+                " (SELECT coalesce(max(number), 0) + 1 FROM jobs))",
                 (
                     submit.job, client, QUEUED, submit.recipe, submit.quality, submit.seed,
                     json.dumps(submit.options), json.dumps([asdict(i) for i in submit.inputs]),
-                    submit.label, content, now, stages,
+                    submit.label, content, now, stages, submit.priority, json.dumps(list(reused)),
                 ),
             )  # fmt: skip
             self._add_event(submit.job, QUEUED, QUEUED, now)
         return self.get(submit.job), True
 
     def claim(self, now: float) -> Submit | None:
-        """The oldest queued job, now running; None when there is none."""
-        if not self._may_be_queued:
+        """The next job in the queue, now running; None when there is none, or the queue is paused."""
+        if not self._may_be_queued or self._waiting.paused:
             return None
-        with self._transaction(durable=False):
-            row = self._db.execute(
-                "SELECT * FROM jobs WHERE state = ? ORDER BY number LIMIT 1", (QUEUED,)
-            ).fetchone()
-            if row is None:
+        with self._db.transaction(durable=False):
+            job = self._waiting.next()
+            if job is None:
                 self._may_be_queued = False
                 return None
+            row = self._row(job)
             self._db.execute(
                 "UPDATE jobs SET state = ?, attempts = attempts + 1, reused = '[]',"
                 " started = CASE started WHEN 0 THEN ? ELSE started END WHERE id = ?",
                 (RUNNING, now, row["id"]),
             )
+            self._waiting.served(row["client"])
             self._add_event(row["id"], RUNNING, RUNNING, now)
         return Submit(
             row["id"],
@@ -220,11 +136,12 @@ class JobStore:
             json.loads(row["options"]),
             row["seed"],
             row["label"],
+            row["priority"],
         )
 
     def stage_event(self, event: Event) -> None:
         """A stage of a running job was started, finished or reused; ignored when the job has ended."""
-        with self._transaction(durable=False):
+        with self._db.transaction(durable=False):
             row = self._db.execute(
                 "SELECT reused FROM jobs WHERE id = ? AND state = ?", (event.job, RUNNING)
             ).fetchone()
@@ -247,7 +164,7 @@ class JobStore:
         results: Sequence[ResultFile] = (),
     ) -> bool:
         """Bring a job to a final state; False when it has one already."""
-        with self._transaction(durable=True):
+        with self._db.transaction(durable=True):
             return self._finish(job, state, now, error, results)
 
     def _finish(
@@ -260,16 +177,17 @@ class JobStore:
         ).rowcount
         if not changed:
             return False
-        self._db.executemany(
-            "INSERT OR REPLACE INTO results (job, name, sha256, size) VALUES (?, ?, ?, ?)",
-            [(job, file.name, file.sha256, file.size) for file in results],
-        )
+        for file in results:
+            self._db.execute(
+                "INSERT OR REPLACE INTO results (job, name, sha256, size) VALUES (?, ?, ?, ?)",
+                (job, file.name, file.sha256, file.size),
+            )
         self._add_event(job, state, state, now, error=error)
         return True
 
     def cancel(self, job: str, now: float) -> JobRecord:
         """Note the wish. A queued job is cancelled at once, a running one when its worker has stopped."""
-        with self._transaction(durable=True):
+        with self._db.transaction(durable=True):
             row = self._row(job)
             if row["state"] == QUEUED:
                 self._finish(job, CANCELLED, now, None)
@@ -283,7 +201,7 @@ class JobStore:
 
         Stages that were finished are found again in the artifact store.
         """
-        with self._transaction(durable=True):
+        with self._db.transaction(durable=True):
             row = self._row(job)
             if row["state"] != RUNNING:
                 return self._record(row)
@@ -302,6 +220,7 @@ class JobStore:
                 self._finish(job, FAILED, now, Failure.of(error))
             else:
                 self._db.execute("UPDATE jobs SET state = ? WHERE id = ?", (QUEUED, job))
+                self._waiting.goes_on(row["client"])
                 self._add_event(job, "requeued", QUEUED, now, text=f"{words}; the job will go on")
         return self.get(job)
 
@@ -310,15 +229,55 @@ class JobStore:
         for row in self._db.execute("SELECT id FROM jobs WHERE state = ?", (RUNNING,)).fetchall():
             self.interrupted(row["id"], now, crashed=False, words="the backend was stopped")
 
+    # ---- the queue and the user
+
+    def move(self, job: str, position: int, now: float) -> JobRecord:
+        """Put a waiting job at this place among those of its client; InvalidInput when it waits no more."""
+        with self._db.transaction(durable=True):
+            row = self._row(job)
+            if row["state"] != QUEUED:
+                raise InvalidInput(f"job {job} is {row['state']}", "a job that waits", state=row["state"])
+            self._waiting.move(job, row["client"], position)
+        return self.get(job)
+
+    def pause(self, paused: bool) -> None:
+        """Begin no waiting job, or begin them again; survives a restart."""
+        with self._db.transaction(durable=True):
+            self._waiting.pause(paused)
+
+    @property
+    def paused(self) -> bool:
+        """Whether no waiting job is begun."""
+        return self._waiting.paused
+
+    # ---- which stages are stored already
+
+    def remember_stage(self, chain: str, key: str, now: float) -> None:
+        """The stage of this chain (see reuse.py) has made the stored result `key`."""
+        with self._db.transaction(durable=False):
+            self._db.execute(
+                "INSERT OR REPLACE INTO stage_results (chain, key, used) VALUES (?, ?, ?)", (chain, key, now)
+            )
+
+    def stage_result(self, chain: str) -> str:
+        """Key of the stored result; empty when none was made."""
+        row = self._db.execute("SELECT key FROM stage_results WHERE chain = ?", (chain,)).fetchone()
+        return str(row["key"]) if row else ""
+
+    # ---- tidying up
+
     def forget_old(self, now: float) -> list[str]:
         """Drop jobs that ended more than a week ago; returns their ids."""
-        with self._transaction(durable=False):
+        with self._db.transaction(durable=False):
             marks = ", ".join("?" * len(TERMINAL))
             rows = self._db.execute(
                 f"SELECT id FROM jobs WHERE state IN ({marks}) AND finished < ?",
                 (*TERMINAL, now - KEEP_SECONDS),
             ).fetchall()
-            self._db.executemany("DELETE FROM jobs WHERE id = ?", [(row["id"],) for row in rows])
+            for row in rows:
+                self._db.execute("DELETE FROM jobs WHERE id = ?", (row["id"],))
+            self._db.execute("DELETE FROM stage_results WHERE used < ?", (now - KEEP_SECONDS,))
+            self._db.execute("DELETE FROM turns WHERE client NOT IN (SELECT client FROM jobs)")
         for row in rows:
             self.heads.pop(row["id"], None)
         return [row["id"] for row in rows]
@@ -392,9 +351,7 @@ class JobStore:
     def _record(self, row: sqlite3.Row) -> JobRecord:
         position = -1
         if row["state"] == QUEUED:
-            position = self._db.execute(
-                "SELECT count(*) FROM jobs WHERE state = ? AND number < ?", (QUEUED, row["number"])
-            ).fetchone()[0]
+            position = self._waiting.position(row["client"], row["priority"], row["place"], row["number"])
         error = messages.from_plain(Failure, json.loads(row["error"])) if row["error"] else None
         return JobRecord(
             job=row["id"], state=row["state"], recipe=row["recipe"], quality=row["quality"],
@@ -402,7 +359,7 @@ class JobStore:
             stage=row["stage"], index=row["stage_index"], stages=row["stages"],
             reused=tuple(json.loads(row["reused"])), position=position, attempts=row["attempts"],
             created=row["created"], started=row["started"], finished=row["finished"], seq=row["seq"],
-            error=error,
+            error=error, priority=row["priority"],
         )  # fmt: skip
 
     def _add_event(
@@ -421,6 +378,7 @@ class JobStore:
         seq = self._db.execute("SELECT seq FROM jobs WHERE id = ?", (job,)).fetchone()[0]
         self.heads[job] = seq
         self._may_be_queued |= state == QUEUED
+        self._waiting.changed()
         fields: dict[str, Any] = {"job": job, "seq": seq, "kind": kind, "state": state, "time": now}
         if stage is not None:
             fields |= {
@@ -432,8 +390,3 @@ class JobStore:
         self._db.execute(
             "INSERT INTO events (job, seq, event) VALUES (?, ?, ?)", (job, seq, json.dumps(fields))
         )
-
-
-def _disk_is_full(error: sqlite3.OperationalError) -> bool:
-    # A failed write of the log reports an I/O error, not a full disk, on some systems.
-    return error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)

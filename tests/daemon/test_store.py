@@ -1,18 +1,33 @@
 """The job store by itself: its state machine under every order of events, and what it keeps."""
 
+import shutil
 import sqlite3
+import tempfile
 import uuid
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from backend.daemon.database import MIGRATIONS
 from backend.daemon.store import KEEP_SECONDS, MAX_CRASHES, MAX_INTERRUPTIONS, JobStore
 from shared_protocol import messages as m
-from shared_protocol.errors import AccessDenied, Conflict, DiskFull, LimitExceeded, UnknownJob, Unsupported
+from shared_protocol.errors import (
+    AccessDenied,
+    Conflict,
+    DiskFull,
+    InvalidInput,
+    LimitExceeded,
+    UnknownJob,
+    Unsupported,
+)
 
 SHA = "ab" * 32
+QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""A folder in memory, where a sync costs nothing."""
 
 
 def _submission(job=None, **fields):
@@ -142,14 +157,93 @@ def test_pages_cover_all_jobs_once_the_newest_first(store):
     assert [record.job for record in store.page((m.RUNNING,), 10, 0)[0]] == jobs[:1]
 
 
+def _claimed(store):
+    """Clients of all waiting jobs in the order they are begun."""
+    jobs = []
+    while (submit := store.claim(20.0)) is not None:
+        jobs.append(store.get(submit.job))
+        store.finish(submit.job, m.SUCCEEDED, 21.0)
+    return [job.client for job in jobs], [job.job for job in jobs]
+
+
+def test_clients_take_turns_however_many_jobs_one_of_them_has(store):
+    for _ in range(50):
+        _add(store, client="greedy")
+    for number in range(49):
+        _add(store, client=f"client {number}")
+    order = _claimed(store)[0]
+    assert sorted(order[:50]) == sorted({"greedy", *(f"client {n}" for n in range(49))})
+    assert order[50:] == ["greedy"] * 49
+
+
+def test_a_client_that_comes_later_waits_for_one_job_of_the_other_at_most(store):
+    for _ in range(5):
+        _add(store, client="first")
+    store.claim(2.0)
+    late = _add(store, client="late")
+    assert store.get(late).position == 0
+
+
+def test_priority_orders_the_jobs_of_one_client_and_no_others(store):
+    low, normal = _add(store, priority=-5), _add(store)
+    high, other = _add(store, priority=7), _add(store, client="other")
+    assert _claimed(store)[1] == [high, other, normal, low]
+
+
+def test_a_job_is_moved_to_any_place_of_its_clients_queue(store):
+    jobs = [_add(store) for _ in range(4)]
+    assert store.move(jobs[3], 0, 2.0).position == 0
+    assert store.move(jobs[3], 99, 2.0).position == 3
+    for _ in range(80):  # halving the gap between two places comes to its end
+        store.move(jobs[1], 1, 2.0)
+        store.move(jobs[2], 1, 2.0)
+    assert store.move(jobs[0], 1, 2.0).position == 1
+    assert _claimed(store)[1] == [jobs[2], jobs[0], jobs[1], jobs[3]]
+    with pytest.raises(InvalidInput, match="is succeeded"):
+        store.move(jobs[0], 0, 3.0)
+
+
+def test_a_paused_queue_begins_nothing_not_even_after_a_restart(tmp_path):
+    store = JobStore(tmp_path / "jobs.sqlite3")
+    job = _add(store)
+    store.pause(True)
+    store.close()
+    store = JobStore(tmp_path / "jobs.sqlite3")
+    assert (store.paused, store.claim(2.0)) == (True, None)
+    store.pause(False)
+    assert store.claim(2.0).job == job
+    store.close()
+
+
+def test_a_store_of_the_first_version_is_taken_over_with_its_queue(tmp_path):
+    path = tmp_path / "jobs.sqlite3"
+    database = sqlite3.connect(path)
+    database.executescript(f"BEGIN; {MIGRATIONS[0]}; PRAGMA user_version = 1; COMMIT;")
+    for number in range(3):
+        database.execute(
+            "INSERT INTO jobs (id, client, state, recipe, quality, seed, options, inputs, label, content,"
+            " created) VALUES (?, 'cli', 'queued', 'fake', 'draft', 0, '{}', '[]', '', '', 1)",
+            (f"{number:032x}",),
+        )
+    database.commit()
+    database.close()
+    store = JobStore(path)
+    new = _add(store)
+    assert _claimed(store)[1] == [f"{n:032x}" for n in range(3)] + [new]
+    store.close()
+
+
 class Orders(RuleBasedStateMachine):
-    """Any order of submissions, claims, progress, cancels, crashes and ends, against a plain model."""
+    """Any order of submissions, claims, progress, moves, pauses, cancels, crashes, reopenings and ends,
+    against a plain model."""
 
     jobs = Bundle("jobs")
 
     @initialize()
     def open(self):
-        self.store = JobStore(":memory:")
+        self.folder = tempfile.TemporaryDirectory(dir=QUICK)
+        self.store = JobStore(Path(self.folder.name) / "jobs.sqlite3")
+        self.paused = False
         self.submissions = {}
         self.states = {}
         self.cancelling = set()
@@ -157,27 +251,68 @@ class Orders(RuleBasedStateMachine):
 
     def teardown(self):
         self.store.close()
+        self.folder.cleanup()
 
-    @rule(target=jobs)
-    def submit(self):
-        message = _submission()
-        self.store.submit(message, "cli", 6, 1.0, 1000)
+    @rule(target=jobs, client=st.sampled_from("abc"), priority=st.integers(-2, 2))
+    def submit(self, client, priority):
+        message = _submission(priority=priority)
+        self.store.submit(message, client, 6, 1.0, 1000)
         self.submissions[message.job], self.states[message.job] = message, m.QUEUED
         return message.job
 
     @rule(job=jobs)
     def submit_again(self, job):
-        record, created = self.store.submit(self.submissions[job], "cli", 6, 1.0, 1000)
+        record, created = self.store.submit(self.submissions[job], "a", 6, 1.0, 1000)
         assert (record.state, created) == (self.states[job], False)
 
     @rule()
     def claim(self):
-        waiting = [job for job, state in self.states.items() if state == m.QUEUED]
+        waiting = [] if self.paused else self._queue()
         claimed = self.store.claim(2.0)
-        assert (claimed and claimed.job) == (waiting[0] if waiting else None)
+        assert (claimed and claimed.job) == (waiting[0].job if waiting else None)
         if claimed:
-            assert claimed == self.submissions[claimed.job]
+            # A moved job has its new neighbour's priority.
+            assert replace(claimed, priority=0) == replace(self.submissions[claimed.job], priority=0)
             self.states[claimed.job] = m.RUNNING
+
+    def _queue(self):
+        """Waiting jobs by their position: every position is taken once."""
+        records = [self.store.get(job) for job, state in self.states.items() if state == m.QUEUED]
+        records.sort(key=lambda record: record.position)
+        assert [record.position for record in records] == list(range(len(records)))
+        return records
+
+    @rule(job=jobs, position=st.integers(0, 4))
+    def move(self, job, position):
+        if self.states[job] != m.QUEUED:
+            return
+        client = self.store.get(job).client
+        before = [r.job for r in self._queue() if r.client == client and r.job != job]
+        self.store.move(job, position, 3.0)
+        before.insert(position, job)
+        assert [r.job for r in self._queue() if r.client == client] == before
+
+    @rule(paused=st.booleans())
+    def pause(self, paused):
+        self.store.pause(paused)
+        self.paused = paused
+
+    @rule()
+    def reopen(self):
+        """The daemon was killed: a copy of its files as they are is opened, and what ran goes on."""
+        copy = tempfile.TemporaryDirectory(dir=QUICK)
+        for path in Path(self.folder.name).iterdir():
+            shutil.copy(path, copy.name)
+        self.store.close()
+        self.folder.cleanup()
+        self.folder = copy
+        self.store = JobStore(Path(copy.name) / "jobs.sqlite3")
+        self.store.recover(7.0)
+        for job, state in self.states.items():
+            if state == m.RUNNING:
+                self.states[job] = self.store.get(job).state
+                wanted = (m.CANCELLED,) if job in self.cancelling else (m.QUEUED, m.FAILED)
+                assert self.states[job] in wanted
 
     @rule(job=jobs, kind=st.sampled_from(["started", "finished", "reused"]))
     def progress(self, job, kind):
@@ -224,7 +359,7 @@ class Orders(RuleBasedStateMachine):
 
 
 TestOrders = Orders.TestCase
-TestOrders.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, derandomize=True)
+TestOrders.settings = settings(max_examples=80, stateful_step_count=40, deadline=None, derandomize=True)
 
 
 def test_a_full_disk_is_told_and_leaves_the_store_whole(store):
