@@ -29,6 +29,9 @@ ALLOWED = {
     "backend.daemon": {"backend", "backend.daemon", "backend.pipeline", "backend.weights", "shared_protocol"},
 }  # fmt: skip
 HEAVY = {"torch", "diffusers", "transformers", "gsplat", "nvdiffrast", "rembg", "onnxruntime", "bpy"}
+NETWORKS = "backend.stages.surface.neus."
+"""Modules of networks, whose classes are torch's; their engine imports them when it runs."""
+TORCHLESS = {NETWORKS + name for name in ("engine", "settings", "hash_kernels")}
 FORBIDDEN = {"torchvision", "timm", "open_clip", "pickle", "dill", "marshal", "shelve"}
 
 
@@ -95,10 +98,23 @@ def test_heavy_packages_are_imported_inside_the_engine_that_needs_them():
         f"{name} imports {imported} at its top"
         for name, path in _modules()
         if not name.startswith("blender_addon")
+        if not name.startswith(NETWORKS) or name in TORCHLESS
         for imported in _imports(path, name, top_level_only=True)
         if imported.split(".")[0] in HEAVY
     ]
     assert broken == []
+
+
+def test_only_the_neural_engine_imports_its_networks_and_not_at_its_top():
+    networks = {name for name, _ in _modules() if name.startswith(NETWORKS)} - TORCHLESS
+    broken = [
+        f"{name} imports {imported}"
+        for name, path in _modules()
+        if name not in networks
+        for imported in _imports(path, name, top_level_only=True)
+        if imported in networks
+    ]
+    assert networks and broken == []
 
 
 @pytest.mark.parametrize(
