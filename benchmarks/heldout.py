@@ -1,16 +1,17 @@
 """The whole of `reconstruct`, judged by views it never saw and by the scan, beside the plain hull.
 
-    python -m benchmarks.heldout FOLDER... -o OUT [--quality standard] [--set stage.field=value] [--keep]
+    python -m benchmarks.heldout FOLDER_OR_MESH... -o OUT [--noise 1] [--size 1024] [--keep] ...
 
-A FOLDER holds views with cameras.json, whose `heldout` frames (first half on the orbit, second half off it)
-and mesh.ply are the truth; those of NAME_noise1 are NAME's, beside it. Judged from the written files alone.
-OUT gets the results, table.md and table.json. Each object is run in a process of its own with an empty cache.
+A folder holds views with cameras.json, whose `heldout` frames and mesh.ply are the truth; of NAME_noise1 they
+are those of NAME beside it. A mesh is rendered as protocol `orrery` says. Judged from the written files. OUT
+gets the results, table.md and table.json. Each object is run in a process of its own with an empty cache.
 
 Against it in the same run: `hull`, silhouettes alone, and `uncarved`, the surface stage with carve=false.
 Every figure of every object that is below one of them is named. --keep judges results that OUT holds already.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -22,19 +23,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import trimesh
 
-from backend.evaluation.scores import WHITE
-from backend.geometry import metrics
-from backend.geometry.cameras import Cameras
-from backend.geometry.mesh_render import over
+from backend.evaluation.posed import PosedViews, write_posed
+from backend.evaluation.protocols import find_protocol
+from backend.evaluation.scores import PictureJudge, score_shape
+from backend.evaluation.settings import Settings
+from backend.evaluation.trials import Objects, Source, Trial
 from backend.inputs.views import read_views
 from backend.pipeline.options import override, preset
-from backend.pipeline.values import Splats, Views
+from backend.pipeline.values import Splats
 from benchmarks.baseline import plain_hull, textured, uncarved
-from benchmarks.results import Table, WrittenMesh, read_rgba
+from benchmarks.results import Table, WrittenMesh
 from shared_protocol.splats.files import read_splats
 
+ORRERY = find_protocol("orrery")
 NOISE = {
     "chamfer": 2e-5,
     "f_005": 1e-3,
@@ -54,54 +56,51 @@ DIGITS = {"chamfer": 5, "iou": 4, "f_005": 3, "f_01": 3, "f_02": 3, "extra_mib":
 
 @dataclass(frozen=True)
 class Case:
-    """One folder: what the engine is given, and the truth.
+    """One object: its trial, and the folder of views that the product is given."""
 
-    held  the cameras of the held-out views; pictures (N, H, W, 4)
-    """
-
-    name: str
     folder: Path
-    vertices: np.ndarray
-    faces: np.ndarray
-    held: Cameras
-    pictures: np.ndarray
+    trial: Trial
+
+    @property
+    def name(self) -> str:
+        """Of the results."""
+        return self.folder.name
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """The truth of noisy views is that of the true ones."""
-        true = folder
-        if not (folder / "mesh.ply").exists():
-            true = folder.with_name(folder.name.partition("_noise")[0])
-        data = json.loads((true / "cameras.json").read_text())
-        frames = data["heldout"]
-        lens = np.array([[data["fl_x"], 0, data["cx"]], [0, data["fl_y"], data["cy"]], [0, 0, 1.0]])
-        poses = np.array([frame["world_from_camera"] for frame in frames])
-        held = Cameras(poses, np.repeat(lens[None], len(frames), axis=0), data["width"], data["height"])
-        mesh = trimesh.load(true / "mesh.ply", force="mesh", process=False)
-        pictures = np.stack([read_rgba(true / frame["file_path"]) for frame in frames])
-        return cls(folder.name, folder, np.asarray(mesh.vertices), np.asarray(mesh.faces), held, pictures)
-
-    def views(self) -> Views:
-        """Those given to the engine."""
-        return read_views(self.folder, lambda picture: picture)[0]
+    def read(cls, path: Path, out: Path, settings: Settings) -> Self:
+        """A mesh is rendered, and disturbed views are written, below OUT/views."""
+        if path.is_file():
+            source: Source = Objects(path)
+        else:
+            true = path.with_name(path.name.partition("_noise")[0])
+            source = PosedViews(true if true.is_dir() else path)
+        trial = source.trial(source.names()[0], settings, lambda *_: None)
+        if path.is_dir() and not settings.noise:
+            given, _ = read_views(path, lambda picture: picture)
+            return cls(path, dataclasses.replace(trial, given=given))
+        noise = f"_noise{settings.noise:g}" if settings.noise else ""
+        folder = out / "views" / f"{trial.name}{noise}"
+        write_posed(folder, trial.given)
+        return cls(folder, trial)
 
     def judge(self, mesh: WrittenMesh) -> dict[str, Any]:
         """Shape and held-out pictures of a result."""
-        shape = metrics.score_shape(mesh.vertices, mesh.faces, self.vertices, self.faces)
-        scores = [
-            metrics.psnr(over(mesh.render(self.held.take([view]), supersample=2), WHITE), over(truth, WHITE))
-            for view, truth in enumerate(self.pictures)
-        ]
-        half = len(scores) // 2
-        return {
-            "chamfer": shape.chamfer,
-            **{f"f_{text}": shape.fscore[float(f"0.{text}")] for text in ("005", "01", "02")},
-            "iou": shape.iou,
-            "mid_psnr": float(np.mean(scores[:half])),
-            "off_psnr": float(np.mean(scores[half:])),
-            "faces": len(mesh.faces),
-            "parts": mesh.parts,
-        }
+        trial = self.trial
+        points = trial.to_truth.points(mesh.vertices)
+        found: dict[str, Any] = {"faces": len(mesh.faces), "parts": mesh.parts}
+        if trial.vertices is not None:
+            found |= score_shape(points, mesh.faces, trial.vertices, trial.faces, ORRERY.shape)
+        if trial.judged is not None:
+            judge = PictureJudge(trial.judged.rgba, None)
+            drawn = {
+                view: mesh.render(trial.judged.cameras.take([view]), supersample=2)
+                for view in range(len(trial.judged))
+            }
+            for name, kept in (("mid_psnr", False), ("off_psnr", True)):
+                part = {view: drawn[view] for view in drawn if (view in trial.off) == kept}
+                if part:
+                    found[name] = judge.psnr(part)
+        return found
 
 
 def run_product(case: Case, out: Path, arguments: list[str]) -> None:
@@ -137,7 +136,7 @@ def judge_product(case: Case, out: Path) -> dict[str, Any]:
 
 def judge_baselines(case: Case, out: Path, quality: str, changes: Mapping[str, Any]) -> dict[str, dict]:
     """Figures of the hulls, coloured by the product's texture stage."""
-    views, splats = case.views(), Splats(*read_splats(out / "splats.ply"))
+    views, splats = case.trial.given, Splats(*read_splats(out / "splats.ply"))
     options = override(preset(quality), dict(changes))
     without = override(options, {"surface.carve": False})["surface"]
     meshes = {
@@ -154,6 +153,8 @@ def below(row: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
     """The figures of `row` that are worse, and by how much."""
     found = []
     for name, noise in NOISE.items():
+        if name not in row:
+            continue
         lost = (row[name] - baseline[name]) * (1 if name == "chamfer" else -1)
         if lost > noise:
             found.append(f"{name} {lost:.{DIGITS.get(name, 2)}f}")
@@ -208,7 +209,9 @@ def markdown(results: Mapping[str, Mapping[str, Any]], title: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER_OR_MESH")
+    parser.add_argument("--noise", type=float, default=0.0, help="as evaluate --noise")
+    parser.add_argument("--size", type=int, default=512, help="pixels of the views rendered from meshes")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--quality", default="standard")
     parser.add_argument("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE")
@@ -220,8 +223,11 @@ def main() -> None:
     subprocess.run([sys.executable, "-m", "backend.warmup"], check=True)
     table = Table("object", COLUMNS, name_width=20, width=11, digits=4)
     results: dict[str, dict[str, Any]] = {}
-    for folder in args.folders:
-        case, out = Case.read(folder), args.out / folder.name
+    rig = dataclasses.replace(ORRERY.rig, size=args.size)
+    settings = Settings(dataclasses.replace(ORRERY, rig=rig), "views", preset(args.quality), noise=args.noise)
+    for path in args.folders:
+        case = Case.read(path, args.out, settings)
+        out = args.out / case.name
         if not (args.keep and (out / "mesh.glb").exists()):
             run_product(case, out, arguments)
         row = judge_product(case, out)

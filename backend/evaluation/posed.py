@@ -2,11 +2,13 @@
 
 import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from backend.evaluation.noise import disagreeing
 from backend.evaluation.objects import SUFFIXES, file_digest, load_object
@@ -16,7 +18,7 @@ from backend.evaluation.trials import Trial
 from backend.geometry.cameras import Cameras
 from backend.geometry.carving import looked_at
 from backend.inputs.views import CAMERA_FILES, Cut, has_frames, read_views
-from backend.pipeline.values import Picture, Views
+from backend.pipeline.values import Picture, Views, quantize
 from shared_protocol.errors import InvalidInput
 
 OFF_RING = 3.0
@@ -115,6 +117,19 @@ class PosedViews:
 def held_out(path: Path, cut: Cut) -> Views | None:
     """The `heldout` frames of a folder's camera file; None where it has none."""
     return read_views(path, cut, frames="heldout")[0] if has_frames(path, "heldout") else None
+
+
+def write_posed(folder: Path, views: Views) -> None:
+    """The views as a folder that `reconstruct` reads: views/000.png ... and cameras.json."""
+    (folder / "views").mkdir(parents=True, exist_ok=True)
+    frames = []
+    for number, picture in enumerate(views.rgba):
+        name = f"views/{number:03d}.png"
+        Image.fromarray(quantize(picture)).save(folder / name)
+        pose, lens = views.cameras.world_from_camera[number], views.cameras.intrinsics[number]
+        frames.append({"file_path": name, "world_from_camera": pose.tolist(), "K": lens.tolist()})
+    size = {"width": views.cameras.width, "height": views.cameras.height}
+    (folder / "cameras.json").write_text(json.dumps({**size, "frames": frames}), encoding="utf-8")
 
 
 def off_ring(given: Cameras, held: Cameras) -> tuple[int, ...]:
