@@ -8,6 +8,7 @@ from backend.stages.export.contact_sheet import SHEET_STEPS, contact_sheet
 from backend.stages.export.film import encode_film, turntable_frames
 from backend.stages.export.glb import write_glb
 from backend.stages.export.images import encode_png
+from backend.stages.export.mesh_formats import write_mesh
 from shared_protocol.splats.arrays import SplatArrays
 from shared_protocol.splats.files import encode_splats
 
@@ -43,7 +44,13 @@ class FilesExport:
         files["cutout.png"] = files[names[0]]
         files["cameras.json"] = transforms_json(views.cameras, names)
         step("Writing the mesh")
-        files["mesh.glb"] = write_glb(textured)
+        for level, mesh in enumerate((textured, *textured.lods)):
+            context.check()
+            name = f"mesh_lod{level}" if level else "mesh"
+            files[f"{name}.glb"] = write_glb(mesh)
+            for kind in dict.fromkeys(options.mesh_formats.split(",")):
+                if kind != "glb":
+                    files |= write_mesh(mesh, kind, options.up, name)
         step("Writing the Gaussians")
         arrays = SplatArrays(
             splats.positions, splats.scales, splats.rotations, splats.opacities, splats.harmonics

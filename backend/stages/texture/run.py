@@ -1,8 +1,9 @@
-"""Texture: a mesh and posed views in, the same mesh with UVs and one base-colour atlas out."""
+"""Texture: a mesh and posed views in, the mesh with UVs, base colour and what else is asked for out."""
 
 from backend.pipeline.options import TextureOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views
+from backend.stages.texture.finish import finish
 
 
 def run(
@@ -13,4 +14,5 @@ def run(
     Engines get the views with the corrections that the splats stage learned, if any.
     Raises StageFailed where the mesh cannot be laid out, Cancelled within a fraction of a second.
     """
-    return context.engine.bake(mesh, splats.agreed(views), splats, options, context)
+    textured = context.engine.bake(mesh, splats.agreed(views), splats, options, context)
+    return finish(textured, mesh, options, context)
