@@ -5,6 +5,7 @@ Every step can be repeated: after a lost connection `resume` goes on from what i
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,9 @@ from .download import FileDownload, already_here, as_our_error
 from .jobs import State
 
 WANTED = ("mesh.glb", "splats.ply", "cameras.json", "cutout.png", "report.json")
-"""Files of a result that are brought into Blender's user folder."""
+"""Files of a result that are brought into Blender's user folder, besides the coarser copies of the mesh."""
+
+LOD = re.compile(r"mesh_lod[1-9]\.glb")
 
 PROGRESS_SECONDS = 0.1
 DAMAGED_RETRIES = 3
@@ -192,7 +195,7 @@ class JobRun:
             following = messages.GetManifest(self.job, message.start + len(message.files))
             self._connection.send(following, self._on_manifest)
             return
-        self._files = [file for file in self._files if file.name in WANTED]
+        self._files = [file for file in self._files if file.name in WANTED or LOD.fullmatch(file.name)]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

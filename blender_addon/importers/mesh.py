@@ -7,6 +7,8 @@ from mathutils import Matrix
 
 from shared_protocol.errors import InternalError, InvalidInput
 
+from .quads import join_quads, quads_in
+
 GLTF_OPTIONS = {
     "import_shading": "SMOOTH",
     # The exporter splits vertices at UV seams because glTF must; welding them again gives back the
@@ -19,7 +21,7 @@ GLTF_OPTIONS = {
 
 
 def import_mesh(path: Path, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
-    """Import `mesh.glb` into `collection` as one object called `name`.
+    """Import `mesh.glb` into `collection` as one object called `name`, its quads as quads.
 
     The importer turns glTF's Y-up into Blender's Z-up, so the front looks toward -Y. The importer's
     empties are dropped; the object has no transform of its own.
@@ -61,9 +63,9 @@ def import_mesh(path: Path, name: str, collection: bpy.types.Collection) -> bpy.
     result.name = result.data.name = name
     for material in new["materials"]:
         material.name = name
-        _prepare_material(material)
-    for image in new["images"]:
-        image.name = f"{name} base colour"
+        _prepare_material(material, name)
+    if quads := quads_in(path):
+        join_quads(result.data, quads)
     _smooth(result.data)
     return result
 
@@ -90,15 +92,20 @@ def _move_to(item: bpy.types.Object, collection: bpy.types.Collection) -> None:
     collection.objects.link(item)
 
 
-def _prepare_material(material: bpy.types.Material) -> None:
-    """Base colour is sRGB-encoded; a generated surface has no measured gloss, so it stays matte."""
+def _prepare_material(material: bpy.types.Material, name: str) -> None:
+    """Base colour is sRGB-encoded, a normal map is not; a generated surface stays matte."""
     for node in material.node_tree.nodes if material.node_tree else ():
-        if node.type != "BSDF_PRINCIPLED":
+        if node.type == "BSDF_PRINCIPLED":
+            socket, words, space = node.inputs["Base Color"], "base colour", "sRGB"
+        elif node.type == "NORMAL_MAP":
+            socket, words, space = node.inputs["Color"], "normals", "Non-Color"
+        else:
             continue
-        for link in node.inputs["Base Color"].links:
+        for link in socket.links:
             image = getattr(link.from_node, "image", None)
             if image is not None:
-                image.colorspace_settings.name = "sRGB"
+                image.name = f"{name} {words}"
+                image.colorspace_settings.name = space
 
 
 def _smooth(mesh: bpy.types.Mesh) -> None:

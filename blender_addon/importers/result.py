@@ -1,5 +1,6 @@
 """The files of one finished job -> a collection: mesh and Gaussians in one frame, standing on the floor."""
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,17 +43,19 @@ class Provenance:
 def import_result(
     folder: Path, provenance: Provenance, placement: Placement, scene: bpy.types.Scene
 ) -> bpy.types.Collection:
-    """Import `mesh.glb`, `splats.ply` and `cameras.json` of `folder`, those that are there.
+    """Import `mesh.glb`, its coarser copies, `splats.ply` and `cameras.json` of `folder`, what is there.
 
-    On an error nothing stays behind in the file.
+    The coarser copies stand hidden in a collection of their own. On an error nothing stays in the file.
     """
     collection = bpy.data.collections.new(provenance.name)
     scene.collection.children.link(collection)
     try:
         _fill(collection, folder, provenance, placement)
     except BaseException:
-        for item in list(collection.objects):
+        for item in list(collection.all_objects):
             bpy.data.objects.remove(item)
+        for inner in list(collection.children_recursive):
+            bpy.data.collections.remove(inner)
         bpy.data.collections.remove(collection)
         raise
     if any(gaussians(item) for item in collection.objects):
@@ -69,6 +72,7 @@ def _fill(
     if (folder / "mesh.glb").exists():
         mesh = import_mesh(folder / "mesh.glb", name, collection)
         made.append(mesh)
+        made += _lods(collection, folder, name)
     if (folder / "splats.ply").exists():
         splats = import_splats((folder / "splats.ply").read_bytes(), f"{name} Gaussians", collection)
         made.append(splats)
@@ -88,6 +92,24 @@ def _fill(
         owner["orrery_settings"] = json.dumps(provenance.settings, sort_keys=True)
     show(collection, placement.show if mesh is not None and splats is not None else SHOW_BOTH)
     _select(mesh or splats)
+
+
+def _lods(collection: bpy.types.Collection, folder: Path, name: str) -> list[bpy.types.Object]:
+    """The coarser copies, hidden: they lie where the mesh lies."""
+    found = list(itertools.takewhile(Path.exists, (folder / lod_file(level) for level in range(1, 10))))
+    if not found:
+        return []
+    below = bpy.data.collections.new(f"{name} LODs")
+    collection.children.link(below)
+    made = [import_mesh(path, f"{name} LOD{level}", below) for level, path in enumerate(found, start=1)]
+    for item in made:
+        item.hide_viewport = item.hide_render = True
+    return made
+
+
+def lod_file(level: int) -> str:
+    """Name of the coarser copy's file; the finest is 1."""
+    return f"mesh_lod{level}.glb"
 
 
 def gaussians(item: bpy.types.Object) -> bool:
