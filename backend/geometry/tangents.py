@@ -24,10 +24,35 @@ class TangentFrames:
     signs: np.ndarray
 
 
+def smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) float32 unit normals, faces weighted by their angle at the vertex, as Blender's are.
+
+    (Thürmer and Wüthrich 1998.) +Z where a vertex has no face with an area.
+    """
+    points = np.asarray(vertices, dtype=np.float64)[faces]
+    across = _unit(np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]))
+    share = _corner_angles(points)[..., None] * across[:, None]
+    corner = np.asarray(faces).ravel()
+    sums = np.stack(
+        [np.bincount(corner, share[..., axis].ravel(), len(vertices)) for axis in range(3)], axis=1
+    )
+    normals = _unit(sums)
+    normals[np.linalg.norm(normals, axis=1) < 0.5] = (0, 0, 1)
+    return normals.astype(np.float32)
+
+
+def _corner_angles(points: np.ndarray, normals: np.ndarray | None = None) -> np.ndarray:
+    """(F, 3) radians between the edges at each corner of points (F, 3, 3), laid into the tangent planes."""
+    ahead, behind = (np.roll(points, turn, axis=1) - points for turn in (-1, 1))
+    if normals is not None:
+        ahead, behind = _flattened(ahead, normals), _flattened(behind, normals)
+    return np.arccos(np.clip((_unit(ahead) * _unit(behind)).sum(axis=-1), -1, 1))
+
+
 def tangent_frames(
     vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, normals: np.ndarray
 ) -> TangentFrames:
-    """Mikkelsen's frames: vertices (V, 3), faces (F, 3), uvs (F, 3, 2) v up, normals (V, 3) unit.
+    """Mikkelsen's frames: vertices (V, 3), faces (F, 3), uvs (F, 3, 2) v up, `smooth_normals` (V, 3).
 
     Corners of one vertex with the same UV and the same handedness share a tangent: the mean of their
     triangles' directions of u, each laid into the tangent plane and weighted by its angle at the corner.
@@ -44,9 +69,7 @@ def tangent_frames(
     along[area == 0] = 0
     # Each corner's share: direction in its own tangent plane, weight its angle in that plane.
     direction = _unit(_flattened(along[:, None], corner_normals))
-    ahead = _unit(_flattened(np.roll(points, -1, axis=1) - points, corner_normals))
-    behind = _unit(_flattened(np.roll(points, 1, axis=1) - points, corner_normals))
-    angle = np.arccos(np.clip((ahead * behind).sum(axis=-1), -1, 1))
+    angle = _corner_angles(points, corner_normals)
     group = _groups(faces, uvs, signs)
     share = (angle[..., None] * direction).reshape(-1, 3)
     sums = np.stack([np.bincount(group, weights=share[:, axis]) for axis in range(3)], axis=1)

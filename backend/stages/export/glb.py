@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from backend.geometry.mesh_render import vertex_normals
-from backend.geometry.tangents import tangent_frames
+from backend.geometry.tangents import smooth_normals, tangent_frames
 from backend.pipeline.values import TexturedMesh
 from backend.stages.export.images import encode_png
 from backend.stages.export.quads import quads_first
@@ -51,7 +50,7 @@ def write_glb(textured: TexturedMesh, name: str = "Orrery") -> bytes:
     """
     order, quads = quads_first(textured)
     mesh, uvs = replace(textured.mesh, faces=textured.mesh.faces[order], quads=None), textured.uvs[order]
-    smooth = vertex_normals(mesh.vertices, mesh.faces)
+    smooth = smooth_normals(mesh.vertices, mesh.faces)
     frames = None
     if textured.normal_map is not None:
         frames = tangent_frames(mesh.vertices, mesh.faces, uvs, smooth)

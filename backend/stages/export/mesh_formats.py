@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-from backend.geometry.mesh_render import vertex_normals
+from backend.geometry.tangents import smooth_normals
 from backend.pipeline.options import AUTO
 from backend.pipeline.values import TexturedMesh, quantize
 from backend.stages.export.images import encode_png
@@ -38,7 +38,7 @@ def polygons(textured: TexturedMesh) -> tuple[np.ndarray, np.ndarray]:
 def _obj(textured: TexturedMesh, turned: bool, name: str) -> dict[str, bytes]:
     mesh = textured.mesh
     positions = _turn(mesh.vertices, turned)
-    normals = _turn(vertex_normals(mesh.vertices, mesh.faces), turned)
+    normals = _turn(smooth_normals(mesh.vertices, mesh.faces), turned)
     corner_uv = np.ascontiguousarray(textured.uvs, dtype=np.float32).reshape(-1, 2)
     uvs, uv_of = np.unique(corner_uv, axis=0, return_inverse=True)
     vertex_of, uv_of = mesh.faces.ravel() + 1, uv_of.ravel() + 1
@@ -69,7 +69,7 @@ def _ply(textured: TexturedMesh, turned: bool) -> bytes:
         len(mesh.vertices), dtype=[("position", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)]
     )
     vertices["position"] = _turn(mesh.vertices, turned)
-    vertices["normal"] = _turn(vertex_normals(mesh.vertices, mesh.faces), turned)
+    vertices["normal"] = _turn(smooth_normals(mesh.vertices, mesh.faces), turned)
     vertices["color"] = quantize(vertex_colors(textured))
     quads, triangles = (mesh.faces.ravel()[corners] for corners in polygons(textured))
     header = [

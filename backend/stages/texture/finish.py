@@ -8,7 +8,7 @@ import numpy as np
 
 from backend.geometry.mesh_render import vertex_normals
 from backend.geometry.surface_lookup import SurfaceLookup, SurfacePoints
-from backend.geometry.tangents import encode_normals, tangent_frames
+from backend.geometry.tangents import encode_normals, smooth_normals, tangent_frames
 from backend.pipeline.options import TextureOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, TexturedMesh, quantize
@@ -88,7 +88,7 @@ class Finer:
         normals[turned] = texels.normals[turned]
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
         self._check()
-        frames = tangent_frames(mesh.vertices, mesh.faces, uvs, vertex_normals(mesh.vertices, mesh.faces))
+        frames = tangent_frames(mesh.vertices, mesh.faces, uvs, smooth_normals(mesh.vertices, mesh.faces))
         encoded = encode_normals(normals, frames, texels.face, texels.weights)
         self._check()
         return _unit_map(bleed(texels, encoded, self._check))
