@@ -1,7 +1,8 @@
 """`python -m tests`: the whole suite, in the environments it needs.
 
-First the backend's tests in this Python, then the add-on's tests in `.venv-blender`, an environment with
-the bpy module (made here when absent), because Blender's Python is its own. Arguments go to pytest.
+Khronos' glTF validator is fetched where npm is. Then the backend's tests in this Python, then the add-on's
+tests in `.venv-blender`, an environment with the bpy module (made here when absent), because Blender's Python
+is its own. Arguments go to pytest.
 """
 
 import os
@@ -9,6 +10,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.support.gltf_validator import install as install_gltf_validator
 
 ROOT = Path(__file__).resolve().parents[1]
 BLENDER = ROOT / ".venv-blender"
@@ -53,6 +56,7 @@ def _install_system_libraries() -> None:
 
 def main() -> int:
     arguments = sys.argv[1:] or ["-m", "not slow and not gpu and not quality"]
+    install_gltf_validator()
     first = subprocess.run(
         [sys.executable, "-m", "pytest", "--ignore=tests/blender", *arguments], cwd=ROOT
     ).returncode
