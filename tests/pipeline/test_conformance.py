@@ -1,66 +1,27 @@
 """What `reconstruct` writes, before judges that are not ours: Khronos' validator, trimesh, plain geometry."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
 
-from backend.cli import run
-from backend.evaluation.posed import write_posed
-from backend.evaluation.protocols import find_protocol
-from backend.evaluation.settings import Settings
-from backend.evaluation.trials import Objects
-from backend.pipeline.options import preset
 from tests.support import gltf_validator
 from tests.support.shared import shared_path
+from tests.support.small_result import make, reconstruct
 from tests.support.uv_overlap import overlapping_pairs
 
 CHARTS = 100
 """At most, at 20,000 faces."""
-SMALL = (
-    "splats.gaussians=1500",
-    "splats.steps=30",
-    "surface.grid=64",
-    "surface.faces=4000",
-    "texture.size=512",
-    "surface.lods=2",
-    "texture.normal_map=true",
-    "export.turntable=false",
-)
-
-
-def _reconstruct(mesh: Path, folder: Path, views: int, size: int, *arguments: str) -> Path:
-    """The result of so many views of a mesh, so many pixels wide."""
-    protocol = find_protocol("orrery")
-    rig = dataclasses.replace(protocol.rig, views=views, size=size)
-    settings = Settings(dataclasses.replace(protocol, rig=rig, extra=()), "views", preset("standard"))
-    source = Objects(mesh)
-    write_posed(folder / "given", source.trial(source.names()[0], settings, lambda *_: None).given)
-    assert run(["reconstruct", str(folder / "given"), "-o", str(folder / "out"), *arguments]) == 0
-    return folder / "out"
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """A result with everything that a GLB of ours may hold: levels of detail, a normal map."""
     folder = tmp_path_factory.mktemp("conformance")
-    # A cup: hollow, with a handle, coloured by place.
-    body = trimesh.creation.annulus(0.24, 0.3, 0.6, sections=64)
-    handle = trimesh.creation.torus(
-        0.16, 0.05, transform=trimesh.transformations.rotation_matrix(np.pi / 2, [1, 0, 0])
-    )
-    handle.apply_translation([0.36, 0, 0])
-    cup = trimesh.util.concatenate([body, handle]).subdivide()
-    checks = (np.floor(cup.vertices * 12).sum(axis=1) % 2)[:, None]
-    colours = np.clip(np.column_stack([0.25 + 0.5 * checks, cup.vertices[:, :1] + 0.5, 1 - checks]), 0, 1)
-    cup.visual.vertex_colors = np.rint(colours * 255).astype(np.uint8)
-    cup.export(folder / "cup.ply")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORRERY_CACHE", str(folder / "cache"))
-        arguments = [word for text in SMALL for word in ("--set", text)]
-        return _reconstruct(folder / "cup.ply", folder, 8, 256, "--quality", "draft", *arguments)
+        return make(folder)
 
 
 def _glbs(folder: Path) -> list[Path]:
@@ -159,7 +120,7 @@ def test_the_judge_of_overlaps_tells_touching_from_overlapping(second, count):
     "mesh", ["gso/lunch_box/model.obj", "gso/boat_shoe/model.obj", "gltf/milk_truck.glb", "gltf/duck.glb"]
 )
 def test_results_of_scans_at_standard_quality_conform(mesh, tmp_path):
-    out = _reconstruct(shared_path("data", "objects", *mesh.split("/")), tmp_path, 16, 512)
+    out = reconstruct(shared_path("data", "objects", *mesh.split("/")), tmp_path, 16, 512)
     check_khronos(out)
     check_solids(out)
     check_layouts(out)
