@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from backend.geometry.cameras import Cameras
+from backend.geometry.depth_fill import fill_depth
 from backend.geometry.mesh_check import vertex_normals
 from backend.geometry.mesh_raster import rasterize_mesh
 from backend.geometry.parallel import map_parallel
@@ -30,6 +31,9 @@ _LEAN, _LEAN_AGAIN = 0.5, 0.05
 _ACCEPTED, _CLEAR = 0.35, 0.75
 """Correlation from which a depth may count; and from which one confirming view is enough, not two."""
 _TOLERANCE = 8e-3
+_FILL_WEIGHT, _LEAST_SUPPORT, _FILL_FLOOR = 0.1, 0.5, 2e-3
+"""Trust in depth carried in from around a textureless patch; support from which it counts at all; how far
+behind the hull (share of the size) a depth must lie to be carried."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,34 @@ class Matcher:
 
         maps = map_parallel(one, range(count))
         depth, score = np.stack([m.depth for m in maps]), np.stack([m.score for m in maps])
-        return _confirmed(depth, score, self._sweep, self.cameras, _TOLERANCE * self._size)
+        maps, share = _confirmed(depth, score, self._sweep, self.cameras, _TOLERANCE * self._size)
+        check()
+        return self._filled(maps), share
+
+    def _filled(self, maps: DepthMaps) -> DepthMaps:
+        """With textureless patches between confirmed depths filled in, where two other views agree."""
+        count = len(maps.depth)
+        half = self._sweep.distance[:, ::STRIDE, ::STRIDE]
+        floor = _FILL_FLOOR * self._size
+        fills = map_parallel(
+            lambda n: fill_depth(maps.depth[n], self._hull[n].entry, self._sweep.coarse[n], half[n], floor),
+            range(count),
+        )
+        depth, support = np.stack([f[0] for f in fills]), np.stack([f[1] for f in fills])
+        tolerance = _TOLERANCE * self._size
+        votes = np.stack(
+            map_parallel(
+                lambda n: confirmations(depth, self._sweep.cameras, n, self._sweep.sources[n], tolerance),
+                range(count),
+            )
+        )
+        new = (maps.depth <= 0) & (depth > 0) & (votes >= 2) & (support > _LEAST_SUPPORT)
+        weight = _FILL_WEIGHT * support**2 * self._sweep.weight[:, None, None]
+        return DepthMaps(
+            np.where(new, depth, maps.depth),
+            np.where(new, weight, maps.weight).astype(np.float32),
+            maps.cameras,
+        )
 
 
 def _work_views(views: Views) -> tuple[np.ndarray, np.ndarray, Cameras]:
