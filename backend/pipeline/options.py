@@ -108,6 +108,8 @@ class SurfaceOptions:
     grid       cells along the longest side of the object's box (up to 1.75 times as many for thin parts)
     faces      triangle budget after decimation
     carve      carve the hull by photo-consistent depth; depth that the views bring always carves
+    hollow     carve hollows whose mouth the views look into, as a cup's, and continue their walls and floor
+               where no view sees them (only where the hull is carved by matching)
     features   degrees: edges at least this sharp are kept when faces are reduced; 0 for none
     quads      remesh to quads (half as many as `faces`), for editing and subdivision
     lods       coarser copies: how many, each with a quarter of the faces of the one before ("2"), or their
@@ -127,6 +129,7 @@ class SurfaceOptions:
     grid: int = 128
     faces: int = 20_000
     carve: bool = True
+    hollow: bool = True
     features: float = 30.0
     quads: bool = False
     lods: str = "0"

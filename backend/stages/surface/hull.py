@@ -13,6 +13,7 @@ from backend.stages.surface.depth import DepthMaps, Matcher, given_depth
 from backend.stages.surface.finish import reduced
 from backend.stages.surface.parts import drop_floaters, fill_cavities
 from backend.stages.surface.resolution import cells_for
+from backend.stages.surface.vessel import hollow_vessels
 from shared_protocol.errors import StageFailed
 
 _PROXY_FACES = 20_000
@@ -47,6 +48,7 @@ class HullSurface:
             grid = self._fused(grid, given_depth(views), context)
         elif options.carve:
             grid = self._matched(grid, alpha, views, context, steps)
+            grid = hollow_vessels(grid, views, context) if options.hollow else grid
         context.step(steps - 2, steps, "extracting the surface")
         vertices, faces = self._surface(grid, alpha, views, context)
         context.step(steps - 1, steps, "reducing triangles")

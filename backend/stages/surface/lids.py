@@ -23,6 +23,8 @@ _STEEPEST = 1.2
 _LEAST_SHARE, _LEAST_CELLS, _MOST = 0.04, 80, 4
 _THICK = 3.0
 """What lies this deep under a top's surface still counts as its lid."""
+_DOWN = -0.85
+"""Vertical part of the normal of what faces down."""
 
 
 @dataclass(frozen=True)
@@ -108,25 +110,49 @@ def tops(field: np.ndarray) -> Iterator[Top]:
         yield Top(plan, height[tuple(nearest)])
 
 
-def wall_distance(field: np.ndarray, top: Top) -> np.ndarray:
-    """(X, Y, Z) float32: how far each point is from the solid's surface, its lid left out."""
-    from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter
+@dataclass(frozen=True)
+class Walls:
+    """The solid's surface without a lid, (X, Y, Z) float32.
+
+    side   distance to any of it
+    base   distance to the part that faces down
+    """
+
+    side: np.ndarray
+    base: np.ndarray
+
+
+def walls_without(field: np.ndarray, top: Top) -> Walls:
+    """Distances from the surface of the solid, the lid `top` left out."""
+    from scipy.ndimage import binary_dilation, binary_erosion
 
     inside = field > 0
     shell = inside & ~binary_erosion(inside)
-    near_lid = np.arange(field.shape[2]) >= top.height[:, :, None] - _THICK
-    x, y, z = np.nonzero(shell & near_lid & binary_dilation(top.plan, iterations=3)[:, :, None])
+    x, y, z = np.nonzero(shell)
     padded = np.pad(field, 1, mode="edge")
     slope = [
         padded[x + 1 - (a == 0), y + 1 - (a == 1), z + 1 - (a == 2)]
         - padded[x + 1 + (a == 0), y + 1 + (a == 1), z + 1 + (a == 2)]
         for a in range(3)
     ]
-    faces_up = slope[2] > 0.7 * np.sqrt(slope[0] ** 2 + slope[1] ** 2 + slope[2] ** 2 + 1e-12)
-    lid = top.plan[x, y] | faces_up
+    rising = slope[2] / np.sqrt(slope[0] ** 2 + slope[1] ** 2 + slope[2] ** 2 + 1e-12)
+    about = binary_dilation(top.plan, iterations=3)[x, y] & (z >= top.height[x, y] - _THICK)
+    lid = about & (top.plan[x, y] | (rising > 0.7))
     shell[x[lid], y[lid], z[lid]] = False
+    base = np.zeros_like(shell)
+    down = rising < _DOWN
+    base[x[down], y[down], z[down]] = True
+    return Walls(_distance(field, shell), _distance(field, base))
+
+
+def _distance(field: np.ndarray, shell: np.ndarray) -> np.ndarray:
+    """Distance to the surface, of which `shell` are the outermost points inside."""
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    if not shell.any():
+        return np.full(field.shape, np.inf, np.float32)
     distance, nearest = distance_transform_edt(~shell, return_indices=True)
-    # The surface lies as far outside the outermost point inside as the field says there.
+    # The surface lies as far outside those points as the field says there.
     return gaussian_filter((distance + field[tuple(nearest)]).astype(np.float32), 0.7)
 
 

@@ -19,7 +19,7 @@ from backend.geometry.carving import Grid
 from backend.geometry.field_rays import Photographs, SightLines, agreement
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Views
-from backend.stages.surface.lids import REACH, Top, Upright, lines_onto, photographs_of, tops, wall_distance
+from backend.stages.surface.lids import REACH, Top, Upright, lines_onto, photographs_of, tops, walls_without
 
 _PIXELS, _LEAST_PIXELS = 12_000, 300
 _THINNEST = 1.5
@@ -37,32 +37,47 @@ the lid, the lid's own error, the share that clearly gains, gains for one clear 
 other view sees. Cups measure .55, .1 to .33, .09, .84 to .95, 8 to 90, .02; the best of fourteen other
 objects fails at least two."""
 _CLEAR = 0.01
+_FLOOR_THICKER = 1.5
+"""Than the wall: both mugs of the measurements and what lies under a shoe's insole."""
+_ROOM = 12.0
+_WIDENING = 1.5
+"""Below the mouth, a hollow widens by so much a cell of depth at most (and the room for the wall itself)."""
 _FLOOR_SEEN = 0.97
 """A floor must explain the views so much better than walls alone."""
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """A top that may be a lid, and the pixels that see it.
+    """A top that may be a lid, what lies under it, and the pixels that see it.
 
-    wall, below (X, Y, Z) float32: distance from the outer surface without the lid; depth under the lid
-    lid_error   (P,) float32: how badly the views agree on the lid
-    lid_distance (P,) float64: to the lid along each line
+    field  (X, Y, Z) float32: the solid
+    spots  (S,) int64: the points, as flat indices, that a cavity may reach; the next four belong to them
+    side, base   (S,) float32: distance from the outer surface without the lid, and from what faces down
+    below, beside (S,) float32: depth under the lid, distance in plan from it
+    wrong, lid   (P,) float32, float64: how badly the views agree on the lid, and how far away it is
     """
 
     field: np.ndarray
     top: Top
-    wall: np.ndarray
+    spots: np.ndarray
+    side: np.ndarray
+    base: np.ndarray
     below: np.ndarray
+    beside: np.ndarray
     photographs: Photographs
     lines: SightLines
-    lid_error: np.ndarray
-    lid_distance: np.ndarray
+    wrong: np.ndarray
+    lid: np.ndarray
+
+    def every(self, stride: int) -> "_Scene":
+        """The same with only every `stride`-th pixel."""
+        chosen = np.arange(0, len(self.lines), stride)
+        return replace(self, lines=self.lines.take(chosen), wrong=self.wrong[chosen], lid=self.lid[chosen])
 
 
 @dataclass(frozen=True)
 class _Cavity:
-    """A hypothesis: the wall's thickness at each of _KNOTS; the floor's depth, inf for the wall's thickness."""
+    """A hypothesis: the wall's thickness at each of _KNOTS, and the floor's depth: inf when not seen."""
 
     thickness: tuple[float, ...]
     floor: float = np.inf
@@ -79,6 +94,7 @@ class _Test:
 
 def hollow_vessels(grid: Grid, views: Views, context: StageContext) -> Grid:
     """The solid with the hollows that the views look into; the very same grid where there are none."""
+
     frame = Upright.of(grid, views.cameras)
     if frame is None:
         return grid
@@ -88,30 +104,19 @@ def hollow_vessels(grid: Grid, views: Views, context: StageContext) -> Grid:
     for top in tops(frame.field):
         context.check()
         lines = lines_onto(frame.field, top, photographs, cameras, alpha, frame.world_from_cells, _PIXELS)
-        if len(lines) < _LEAST_PIXELS:
-            continue
-        lid = agreement(frame.field, photographs, lines)
-        known = np.flatnonzero(lid.seen > 0)
-        if len(known) < _LEAST_PIXELS or lid.error[known].mean() < _LID_WRONG / 2:
-            continue
-        below = (top.height[:, :, None] - np.arange(field.shape[2])).astype(np.float32)
-        scene = _Scene(
-            frame.field, top, wall_distance(frame.field, top), below, photographs,
-            lines.take(known), lid.error[known], lid.distance[known],
-        )  # fmt: skip
-        cavity = _cavity_of(scene, context)
-        if cavity is None:
-            continue
-        field = np.minimum(field, -_inside(scene, cavity))
-        walls.append(round(cavity.thickness[0] * grid.cell, 5))
-        guessed |= not np.isfinite(cavity.floor)
+        scene = _scene_of(frame.field, top, photographs, lines)
+        cavity = None if scene is None else _cavity_of(scene, context)
+        if cavity is not None:
+            field = np.minimum(field, _carved(scene, cavity))
+            walls.append(round(cavity.thickness[0] * grid.cell, 5))
+            guessed |= not np.isfinite(cavity.floor)
     if not walls:
         return grid
     context.note(hollow_walls=walls)
     if guessed:
         context.warn(
             "The object is hollow and no view shows the bottom of the inside: there walls and floor were "
-            "made as thick as they are where they are seen."
+            "made about as thick as where they are seen (--surface.hollow false leaves it solid)."
         )
     changed = frame.turned_back(field)
     near = np.clip(grid.field / grid.cell, -REACH, REACH)
@@ -119,10 +124,36 @@ def hollow_vessels(grid: Grid, views: Views, context: StageContext) -> Grid:
     return Grid(np.ascontiguousarray(lowered, dtype=np.float32), grid.origin, grid.cell)
 
 
+def _scene_of(field: np.ndarray, top: Top, photographs: Photographs, lines: SightLines) -> _Scene | None:
+    """None where the views do not see the top, or see nothing wrong with it."""
+    from scipy.ndimage import distance_transform_edt
+
+    if len(lines) < _LEAST_PIXELS:
+        return None
+    lid = agreement(field, photographs, lines)
+    known = np.flatnonzero(lid.seen > 0)
+    if len(known) < _LEAST_PIXELS or np.quantile(lid.error[known], 1 - _CHANGED) < _LID_WRONG:
+        return None
+    walls = walls_without(field, top)
+    below = (top.height[:, :, None] - np.arange(field.shape[2])).astype(np.float32)
+    beside = np.broadcast_to(distance_transform_edt(~top.plan).astype(np.float32)[:, :, None], field.shape)
+    spots = np.flatnonzero((walls.side > 0.5) & (field > -2) & (_WIDENING * below + _ROOM > beside))
+    return _Scene(
+        field,
+        top,
+        spots,
+        *(a.ravel()[spots] for a in (walls.side, walls.base, below, beside)),
+        photographs,
+        lines.take(known),
+        lid.error[known],
+        lid.distance[known],
+    )
+
+
 def _cavity_of(scene: _Scene, context: StageContext) -> _Cavity | None:
     """The cavity on which the views agree best; None where they do not agree far better than on the lid."""
-    few = _every(scene, 4)
-    deepest = float(scene.wall[scene.top.plan].max())
+    few = scene.every(3)
+    deepest = float(scene.side.max(initial=0))
     ladder = _THINNEST * 1.25 ** np.arange(16)
     cavities = [_Cavity((float(t),) * len(_KNOTS)) for t in ladder if t < 0.7 * deepest]
     if not cavities:
@@ -134,45 +165,34 @@ def _cavity_of(scene: _Scene, context: StageContext) -> _Cavity | None:
     test = _tested(scene, best)
     if not _convincing(scene, test):
         return None
-    floors = [replace(best, floor=floor) for floor in _FLOORS]
+    deepest = float(np.quantile(_depths(scene, test), 0.99))
+    floors = [replace(best, floor=floor) for floor in _FLOORS if floor < deepest]
+    if not floors:
+        return best
     costs = [_cost(scene, cavity, context) for cavity in floors]
     lowest = int(np.argmin(costs))
     if costs[lowest] > _FLOOR_SEEN * float(test.error.mean()):
         return best
-    return floors[lowest] if _FLOORS[lowest] >= _SHALLOW else None
+    return floors[lowest] if floors[lowest].floor >= _SHALLOW else None
 
 
-def _every(scene: _Scene, stride: int) -> _Scene:
-    chosen = np.arange(0, len(scene.lines), stride)
-    return replace(
-        scene,
-        lines=scene.lines.take(chosen),
-        lid_error=scene.lid_error[chosen],
-        lid_distance=scene.lid_distance[chosen],
-    )
-
-
-def _inside(scene: _Scene, cavity: _Cavity) -> np.ndarray:
-    """(X, Y, Z) float32: distance to the cavity's surface, > 0 in it, clipped; the part under the lid only."""
-    from scipy.ndimage import binary_dilation, label
-
+def _carved(scene: _Scene, cavity: _Cavity) -> np.ndarray:
+    """(X, Y, Z) float32: the solid without the cavity."""
     thickness = np.interp(scene.below, _KNOTS, cavity.thickness).astype(np.float32)
-    inside = scene.wall - thickness
+    inside = np.minimum(scene.side - thickness, scene.base - _FLOOR_THICKER * thickness)
+    inside = np.minimum(inside, _WIDENING * scene.below + thickness - scene.beside)
     if np.isfinite(cavity.floor):
         inside = np.minimum(inside, np.float32(cavity.floor) - scene.below)
-    labels, _ = label((inside > 0) & (scene.field > -2))
-    x, y = np.nonzero(scene.top.plan)
-    z = np.clip(np.rint(scene.top.height[x, y]).astype(int) - 1, 0, labels.shape[2] - 1)
-    joined = np.unique(labels[x, y, z])
-    open_ = binary_dilation(np.isin(labels, joined[joined > 0]), iterations=2)
-    return np.where(open_, np.clip(inside, -REACH, REACH), np.float32(-REACH))
+    field = scene.field.copy()
+    flat = field.reshape(-1)
+    flat[scene.spots] = np.minimum(flat[scene.spots], np.clip(-inside, -REACH, REACH))
+    return field
 
 
 def _tested(scene: _Scene, cavity: _Cavity) -> _Test:
-    field = np.minimum(scene.field, -_inside(scene, cavity))
-    found = agreement(field, scene.photographs, scene.lines)
+    found = agreement(_carved(scene, cavity), scene.photographs, scene.lines)
     hidden = (found.seen == 0) | (found.distance < 0)
-    return _Test(np.where(hidden, scene.lid_error, found.error), hidden, found.distance)
+    return _Test(np.where(hidden, scene.wrong, found.error), hidden, found.distance)
 
 
 def _cost(scene: _Scene, cavity: _Cavity, context: StageContext) -> float:
@@ -182,10 +202,10 @@ def _cost(scene: _Scene, cavity: _Cavity, context: StageContext) -> float:
 
 def _convincing(scene: _Scene, test: _Test, *, lenient: bool = False) -> bool:
     """Whether the views agree on the inside of the cavity, and not on the lid."""
-    past = test.distance - scene.lid_distance > 1.5
+    past = test.distance - scene.lid > 1.5
     if past.mean() < _CHANGED / (2 if lenient else 1):
         return False
-    lid, error = scene.lid_error[past], test.error[past]
+    lid, error = scene.wrong[past], test.error[past]
     better, worse = float((lid - error > _CLEAR).mean()), float((error - lid > _CLEAR).mean())
     slack = 1.25 if lenient else 1.0
     return bool(
@@ -197,14 +217,18 @@ def _convincing(scene: _Scene, test: _Test, *, lenient: bool = False) -> bool:
     )
 
 
+def _depths(scene: _Scene, test: _Test) -> np.ndarray:
+    """(P,) how deep under the lid the point that each pixel shows lies."""
+    hit = scene.lines.at(test.distance)
+    column = np.clip(np.rint(hit[:, :2]).astype(int), 0, np.array(scene.field.shape[:2]) - 1)
+    return scene.top.height[column[:, 0], column[:, 1]] - hit[:, 2]
+
+
 def _refined(scene: _Scene, cavity: _Cavity, context: StageContext) -> _Cavity:
     """The wall's thickness at each knot that is seen, from the deepest up, twice; below as the last."""
     test = _tested(scene, cavity)
-    hit = scene.lines.at(test.distance)
-    low = np.array(scene.below.shape) - 1
-    cell = np.clip(np.rint(hit).astype(int), 0, low)
-    depth = scene.below[cell[:, 0], cell[:, 1], cell[:, 2]]
-    past = test.distance - scene.lid_distance > 1.5
+    depth = _depths(scene, test)
+    past = test.distance - scene.lid > 1.5
     seen = 1
     while (
         seen < len(_KNOTS) and (past & (depth > 0.5 * (_KNOTS[seen - 1] + _KNOTS[seen]))).mean() > _SEEN_SHARE
@@ -214,8 +238,7 @@ def _refined(scene: _Scene, cavity: _Cavity, context: StageContext) -> _Cavity:
     def with_knot(knot: int, value: float) -> _Cavity:
         values = list(cavity.thickness)
         values[knot] = value
-        if knot == seen - 1:
-            values[seen:] = [value] * (len(_KNOTS) - seen)
+        values[seen:] = [float(np.mean(values[:seen]))] * (len(_KNOTS) - seen)
         return replace(cavity, thickness=tuple(values))
 
     for step in (0.18, 0.09):
