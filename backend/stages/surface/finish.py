@@ -9,6 +9,7 @@ from backend.geometry.decimate import decimate, decimate_levels
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh
+from backend.stages.surface.quads import quad_mesh
 
 
 def reduced(
@@ -21,6 +22,9 @@ def reduced(
 def finish(mesh: Mesh, options: SurfaceOptions, context: StageContext) -> Mesh:
     """The engine's mesh with what the options ask for beyond it."""
     finest = mesh.detail or mesh
+    if options.quads:
+        context.check()
+        mesh = replace(quad_mesh(finest, options, context), detail=finest)
     budgets = options.lod_budgets()
     if budgets:
         context.check()
