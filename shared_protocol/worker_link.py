@@ -1,11 +1,11 @@
 """What daemon and worker say to each other: length-prefixed messages over the worker's stdin and stdout.
 
-    4 bytes  length, big-endian, at most 256 KiB
-    header   msgpack map as in frames.py, declared here
+    4 bytes  length, big-endian, at most 512 KiB
+    rest     msgpack [name, map of fields] or [name, map of fields, bytes], declared here
 
     daemon                         worker
                                    ready                 once, when it has loaded its tables
-    run                            progress ... then done or failed
+    run                            progress, preview, devices ... then done or failed
     cancel_run                     (failed with code `cancelled`)
     end of the pipe                the worker ends: nobody would take its result
 
@@ -20,18 +20,22 @@ import msgpack
 from shared_protocol import messages
 from shared_protocol.errors import MalformedMessage
 from shared_protocol.messages import (
+    DeviceState,
     EngineState,
     Failure,
     JobId,
     Limit,
     Line,
     Name,
+    Path,
     Record,
     ResultFile,
     Submit,
 )
 
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 512 * 1024
+SICK_EXIT_CODE = 75
+"""With which a worker ends whose GPU context is broken: only a new process gets a new context."""
 _LENGTH_BYTES = 4
 
 
@@ -45,9 +49,15 @@ class Ready(Record):
 
 @dataclass(frozen=True)
 class Run(Record):
-    """Run this job."""
+    """Run this job.
+
+    log         file that takes what is printed meanwhile
+    low_memory  an earlier attempt ran out of memory, or may have: take the engines' way that needs less
+    """
 
     submit: Submit
+    log: Path = ""
+    low_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,10 @@ class CancelRun(Record):
 
 @dataclass(frozen=True)
 class RunProgress(Record):
-    """As `pipeline.stage.Progress`: kind is started | step | finished | reused."""
+    """As `pipeline.stage.Progress`: kind is started | step | finished | reused.
+
+    key  of the stage's stored result, where it is finished or reused
+    """
 
     job: JobId
     kind: Name
@@ -70,6 +83,23 @@ class RunProgress(Record):
     total: int = 0
     text: Line = ""
     seconds: float = 0.0
+    key: Annotated[str, Limit(64)] = ""
+
+
+@dataclass(frozen=True)
+class PreviewMade(Record):
+    """A small picture of what the job has so far, in the buffer."""
+
+    job: JobId
+    name: Name
+    media_type: Name
+
+
+@dataclass(frozen=True)
+class Devices(Record):
+    """The devices that this worker sees, and their memory."""
+
+    devices: Annotated[tuple[DeviceState, ...], Limit(64)]
 
 
 @dataclass(frozen=True)
@@ -89,20 +119,28 @@ class Failed(Record):
 
 
 _BY_NAME: dict[str, type[Record]] = {
-    cls.__name__: cls for cls in (Ready, Run, CancelRun, RunProgress, Done, Failed)
+    cls.__name__: cls for cls in (Ready, Run, CancelRun, RunProgress, PreviewMade, Devices, Done, Failed)
 }
 
 
-def write(stream: BinaryIO, record: Record) -> None:
+@dataclass(frozen=True)
+class Message:
+    """A record as received, and the bytes that came with it."""
+
+    record: Record
+    buffer: bytes = b""
+
+
+def write(stream: BinaryIO, record: Record, buffer: bytes = b"") -> None:
     """Send one record and flush. OSError (a broken pipe) when the other side is gone."""
-    data = msgpack.packb([type(record).__name__, messages.to_plain(record)])
+    data = msgpack.packb([type(record).__name__, messages.to_plain(record), *([buffer] if buffer else [])])
     if len(data) > MAX_BYTES:
         raise MalformedMessage(f"a worker message of {len(data)} bytes", f"at most {MAX_BYTES}")
     stream.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
     stream.flush()
 
 
-def read(stream: BinaryIO) -> Record | None:
+def read(stream: BinaryIO) -> Message | None:
     """The next record; None at the end of the pipe. MalformedMessage when it is none of ours."""
     head = _read_exactly(stream, _LENGTH_BYTES)
     if head is None:
@@ -114,11 +152,14 @@ def read(stream: BinaryIO) -> Record | None:
     if data is None:
         return None
     try:
-        name, fields = msgpack.unpackb(data, max_ext_len=0)
+        name, fields, *rest = msgpack.unpackb(data, max_ext_len=0)
         cls = _BY_NAME[name]
+        (buffer,) = rest or (b"",)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise MalformedMessage("a worker message that is none of ours") from error
-    return messages.from_plain(cls, fields)
+    if type(fields) is not dict or type(buffer) is not bytes:
+        raise MalformedMessage("a worker message that is none of ours")
+    return Message(messages.from_plain(cls, fields), buffer)
 
 
 def _read_exactly(stream: BinaryIO, count: int) -> bytes | None:

@@ -1,15 +1,18 @@
-"""Who may talk: connections that said `hello` with the token of the connection file."""
+"""Who may talk: connections that said `hello` with the connection file's token, or have an allowed key."""
 
 import hmac
 import secrets
 from dataclasses import dataclass, field
 
-from shared_protocol.errors import Unauthorized
+from backend.daemon.curve import AllowList
+from backend.daemon.wire import REMOTE, Peer
+from shared_protocol.errors import LimitExceeded, Unauthorized
 from shared_protocol.messages import Hello
 
 TOKEN_BYTES = 32
 IDLE_SECONDS = 3600.0
 """A connection that was silent for so long is forgotten; its next message is asked to say hello again."""
+MAX_SESSIONS = 1024
 
 
 def new_token() -> str:
@@ -19,59 +22,81 @@ def new_token() -> str:
 
 @dataclass
 class Session:
-    """One connection of one client. `seen` is monotonic seconds."""
+    """One connection of one client. `seen` is monotonic seconds.
+
+    same_host  it has proved that it reads the daemon's store
+    """
 
     client: str
     version: str
     seen: float
+    same_host: bool = False
 
 
 @dataclass
 class Sessions:
-    """The connections that were let in, by ZeroMQ identity.
+    """The connections that were let in.
 
-    The identity is the daemon's own (a fresh one for each connection), so a reconnected client says
-    hello again; identities chosen by the peer are refused, as another peer could choose the same.
+    A connection's identity is the daemon's own (a fresh one each time), so a reconnected client says hello
+    again; identities chosen by the peer are refused, as another peer could choose the same.
     """
 
     token: str
-    _by_identity: dict[bytes, Session] = field(default_factory=dict)
+    allowed: AllowList
+    _by_peer: dict[Peer, Session] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._by_identity)
+        return len(self._by_peer)
 
-    def admit(self, identity: bytes, hello: Hello, now: float) -> Session:
-        """Let a connection in; Unauthorized when the token is wrong."""
-        if not hmac.compare_digest(hello.token.encode(), self.token.encode()):
+    def admit(self, peer: Peer, hello: Hello, now: float) -> Session:
+        """Let a connection in; Unauthorized when its token or key is wrong."""
+        client = hello.client
+        if peer.route == REMOTE:
+            client = self._name(peer)  # its key says who it is, whatever it calls itself
+        elif not hmac.compare_digest(hello.token.encode(), self.token.encode()):
             raise Unauthorized(
                 "the token is wrong",
                 "that of the connection file of the running backend",
                 "Read the connection file again; it is written anew at each start.",
                 reason="wrong_token",
             )
-        if not identity.startswith(b"\0"):
+        if not peer.identity.startswith(b"\0"):
             raise Unauthorized("the connection has a routing id of its own", "none", reason="routing_id")
-        session = Session(hello.client, hello.version, now)
-        self._by_identity[identity] = session
+        if len(self._by_peer) >= MAX_SESSIONS and peer not in self._by_peer:
+            raise LimitExceeded("too many connections", f"at most {MAX_SESSIONS}", "Close some.")
+        session = Session(client, hello.version, now)
+        self._by_peer[peer] = session
         return session
 
-    def find(self, identity: bytes, now: float) -> Session:
+    def find(self, peer: Peer, now: float) -> Session:
         """The session of a connection; Unauthorized (reason `hello_first`) when it has not said hello."""
-        session = self._by_identity.get(identity)
+        session = self._by_peer.get(peer)
         if session is None:
             raise Unauthorized("this connection has not said hello", "hello first", reason="hello_first")
+        if peer.route == REMOTE:
+            self._name(peer)
         session.seen = now
         return session
 
-    def drop(self, identity: bytes) -> None:
+    def drop(self, peer: Peer) -> None:
         """The connection is gone."""
-        self._by_identity.pop(identity, None)
+        self._by_peer.pop(peer, None)
 
     def drop_idle(self, now: float) -> None:
         """Forget those silent for an hour."""
-        for identity in [i for i, s in self._by_identity.items() if now - s.seen > IDLE_SECONDS]:
-            del self._by_identity[identity]
+        for peer in [peer for peer, session in self._by_peer.items() if now - session.seen > IDLE_SECONDS]:
+            del self._by_peer[peer]
 
     def last_seen(self) -> float:
         """When any client was heard last; 0 when there is none."""
-        return max((session.seen for session in self._by_identity.values()), default=0.0)
+        return max((session.seen for session in self._by_peer.values()), default=0.0)
+
+    def _name(self, peer: Peer) -> str:
+        name = self.allowed.name_of(peer.key)
+        if not name:
+            self.drop(peer)
+            raise Unauthorized(
+                "this client's key is no longer allowed", remedy="Ask whoever runs the backend.",
+                reason="revoked",
+            )  # fmt: skip
+        return name

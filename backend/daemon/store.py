@@ -231,7 +231,7 @@ class JobStore:
 
     # ---- the queue and the user
 
-    def move(self, job: str, position: int, now: float) -> JobRecord:
+    def move(self, job: str, position: int) -> JobRecord:
         """Put a waiting job at this place among those of its client; InvalidInput when it waits no more."""
         with self._db.transaction(durable=True):
             row = self._row(job)
@@ -291,6 +291,10 @@ class JobStore:
     def get(self, job: str) -> JobRecord:
         """The record of one job; UnknownJob."""
         return self._record(self._row(job))
+
+    def crashes(self, job: str) -> int:
+        """How often a worker died of it; UnknownJob."""
+        return int(self._row(job)["crashes"])
 
     def page(self, states: Sequence[str], limit: int, before: int) -> tuple[list[JobRecord], int]:
         """(records, the newest first; `before` of the next page, 0 on the last one)."""

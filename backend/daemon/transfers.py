@@ -8,24 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from backend.daemon.wire import Peer
 from backend.pipeline.artifacts import ArtifactStore, translate_os_error
-from shared_protocol.errors import AccessDenied, DiskFull, LimitExceeded, MalformedMessage, UnknownJob
+from shared_protocol.errors import (
+    AccessDenied,
+    DiskFull,
+    LimitExceeded,
+    MalformedMessage,
+    UnknownJob,
+    Unsupported,
+)
 from shared_protocol.messages import Chunk, Fetch, Limits, UploadAck, UploadChunk, UploadReady, UploadStart
-from shared_protocol.transfer import Receiving, Sending, checksum
+from shared_protocol.transfer import CHECKS, MAX_CREDIT_BYTES, Receiving, Sending
 
 PARK_SECONDS = 60.0
 """A transfer without credit, or an upload without a chunk, for so long is dropped; it can be resumed."""
 MAX_TRANSFERS = 64
 """Of one connection."""
 
-Key = tuple[bytes, int]
-"""ZeroMQ identity, request number."""
+MAX_CONNECTION_CREDIT = MAX_CREDIT_BYTES
+"""Of all transfers of one connection together: so much may lie unread for one client."""
+
+Key = tuple[Peer, int]
+"""Connection, request number."""
 
 
 @dataclass
 class _Outgoing:
     file: BinaryIO
     sending: Sending
+    check: str
     moved: float
 
 
@@ -55,9 +67,14 @@ class Transfers:
     def fetch(self, key: Key, message: Fetch, size: int, now: float) -> None:
         """Open a transfer of stored content. UnknownJob when the store no longer has it."""
         self._check_room(key)
+        if message.check not in CHECKS:
+            raise Unsupported(
+                f"the checksum '{message.check[:20]}' is unknown", "one of " + ", ".join(CHECKS)
+            )
+        self._check_credit(key, message.credit)
         path = self._store.blob_path(message.sha256)
         try:
-            file = path.open("rb")
+            file = path.open("rb", buffering=0)
         except FileNotFoundError:
             raise UnknownJob(
                 "the result's content was removed from the store", remedy="Submit the job again."
@@ -75,12 +92,13 @@ class Transfers:
         if size and sending.done:
             file.close()
         else:
-            self._outgoing[key] = _Outgoing(file, sending, now)
+            self._outgoing[key] = _Outgoing(file, sending, message.check, now)
 
     def credit(self, key: Key, count: int, now: float) -> None:
         """More may be sent. Credit for a transfer that has ended is no error: they cross on the way."""
         outgoing = self._outgoing.get(key)
         if outgoing is not None:
+            self._check_credit(key, count)
             outgoing.sending.grant(count)
             outgoing.moved = now
 
@@ -98,7 +116,7 @@ class Transfers:
         data = outgoing.file.read(length)
         if len(data) != length:
             raise UnknownJob("the result's content is damaged", remedy="Submit the job again.")
-        return Chunk(offset, outgoing.sending.size, checksum(data)), data
+        return CHECKS[outgoing.check](offset, outgoing.sending.size, data), data
 
     def sent(self, key: Key, length: int, now: float) -> None:
         """The chunk went out; the transfer is closed after the last one."""
@@ -182,11 +200,11 @@ class Transfers:
 
     # ---- both
 
-    def drop(self, identity: bytes) -> None:
+    def drop(self, peer: Peer) -> None:
         """The connection is gone; what was uploaded so far is kept."""
-        for key in [key for key in self._outgoing if key[0] == identity]:
+        for key in [key for key in self._outgoing if key[0] == peer]:
             self.stop(key)
-        for key in [key for key in self._incoming if key[0] == identity]:
+        for key in [key for key in self._incoming if key[0] == peer]:
             self._close_upload(key)
 
     def park(self, now: float) -> None:
@@ -208,6 +226,14 @@ class Transfers:
             raise MalformedMessage(f"request number {key[1]} names an open transfer", "a new number")
         if sum(one[0] == key[0] for one in (*self._outgoing, *self._incoming)) >= MAX_TRANSFERS:
             raise LimitExceeded("too many open transfers", f"at most {MAX_TRANSFERS} a connection")
+
+    def _check_credit(self, key: Key, more: int) -> None:
+        of_connection = sum(one.sending.credit for other, one in self._outgoing.items() if other[0] == key[0])
+        if more > 0 and of_connection + more > MAX_CONNECTION_CREDIT:
+            raise LimitExceeded(
+                f"a credit of {of_connection + more} bytes in all transfers of this connection",
+                f"at most {MAX_CONNECTION_CREDIT}",
+            )
 
     def _close_upload(self, key: Key) -> None:
         incoming = self._incoming.pop(key, None)

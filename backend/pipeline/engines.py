@@ -30,6 +30,8 @@ class EngineEntry:
     packages  import names that must be installed, with `extra` the pip extra that brings them
     weights   names in backend/weights/catalog.toml
     better    names of weights that the engine uses where they are, and does without where they are not
+    step_seconds  the longest it works without a word on a slow machine, where that is more than 12 s
+    memory_bytes  of the host that it needs at standard quality; 0: little
     """
 
     stage: str
@@ -41,6 +43,8 @@ class EngineEntry:
     weights: tuple[str, ...] = ()
     better: tuple[str, ...] = ()
     cuda: bool = False
+    step_seconds: float = 0.0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from backend import __version__
 from backend.pipeline.artifacts import Artifact, ArtifactStore
 from backend.pipeline.engines import default_engine, find_engine, load_engine
 from backend.pipeline.options import AUTO, StageOptions
-from backend.pipeline.stage import Progress, Stage, StageContext
+from backend.pipeline.stage import OnPreview, Progress, Stage, StageContext
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,15 @@ def run_recipe(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     cancelled: threading.Event | None = None,
     before_stage: Callable[[StageContext], None] = lambda context: None,
+    on_preview: OnPreview | None = None,
+    low_memory: bool = False,
 ) -> RunResult:
     """Run every stage of `recipe` on the named `inputs`.
 
     A stage whose key is in the store is not run again. Its value is read back from the store either
     way, so a resumed run gives the same bytes as an undisturbed one.
 
+    on_preview takes pictures of what there is so far; low_memory asks engines for their way that needs less.
     before_stage is called in front of each stage that really runs (to wait for compiled code, say).
 
     Raises Cancelled within a fraction of a second of `cancelled.set()`, and the errors of the stages.
@@ -96,10 +99,10 @@ def run_recipe(
     for index, stage in enumerate(recipe):
 
         def report(
-            kind: str, done: int = 0, total: int = 0, text: str = "", seconds: float = 0.0,
+            kind: str, done: int = 0, total: int = 0, text: str = "", seconds: float = 0.0, key: str = "",
             *, stage: Stage = stage, index: int = index,
         ) -> None:  # fmt: skip
-            on_progress(Progress(kind, stage.name, index, len(recipe), done, total, text, seconds))
+            on_progress(Progress(kind, stage.name, index, len(recipe), done, total, text, seconds, key))
 
         stage_options = options[stage.name]
         module = importlib.import_module(f"backend.stages.{stage.name}.run")
@@ -120,6 +123,7 @@ def run_recipe(
             context = StageContext(
                 stage.name, engine, name, seed, cancelled,
                 lambda done, total, text, report=report: report("step", done, total, text),
+                on_preview=on_preview, low_memory=low_memory,
             )  # fmt: skip
             context.check()
             report("started")
@@ -131,9 +135,9 @@ def run_recipe(
             artifact = store.save(
                 key, value, engine=name, facts=context.facts, warnings=context.warnings, seconds=seconds
             )
-            report("finished", seconds=seconds)
+            report("finished", seconds=seconds, key=key)
         else:
-            report("reused", seconds=artifact.seconds)
+            report("reused", seconds=artifact.seconds, key=key)
         result.values[stage.output] = store.load(artifact)
         result.artifacts[stage.output] = artifact
         keys[stage.output] = key

@@ -32,6 +32,7 @@ class Progress:
     kind   started | step | finished | reused
     done, total   steps of this stage (0, 0 while unknown)
     text   what is happening, in words
+    key    of the stage's stored result, where it is finished or reused
     """
 
     kind: str
@@ -42,6 +43,11 @@ class Progress:
     total: int = 0
     text: str = ""
     seconds: float = 0.0
+    key: str = ""
+
+
+OnPreview = Callable[[str, Callable[[], np.ndarray]], None]
+"""Called with a picture's name and a function that draws it."""
 
 
 @dataclass
@@ -50,6 +56,7 @@ class StageContext:
 
     facts     numbers for the report (`fit_psnr`, `confidence` ...)
     warnings  sentences for the report
+    low_memory  this stage ran out of memory before: take the way that needs less, if there is one
     """
 
     stage: str
@@ -60,6 +67,8 @@ class StageContext:
     on_step: Callable[[int, int, str], None] = lambda done, total, text: None
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    on_preview: OnPreview | None = None
+    low_memory: bool = False
 
     def check(self) -> None:
         """Raise Cancelled if the user cancelled. Call at least every 0.3 s of work."""
@@ -70,6 +79,16 @@ class StageContext:
         """Report progress within the stage; raises Cancelled as `check` does."""
         self.check()
         self.on_step(done, total, text)
+
+    def preview(self, name: str, draw: Callable[[], np.ndarray]) -> None:
+        """Offer a picture of what there is so far: `draw` gives (H, W, 3 or 4) float32, sRGB-encoded 0..1.
+
+        It is called only where a worker shows pictures and the last one is not too young: draw small, offer
+        often.
+        Names: "cutout", "orbit", "splats", "surface". A preview never fails a stage.
+        """
+        if self.on_preview is not None:
+            self.on_preview(name, draw)
 
     def note(self, **facts: Any) -> None:
         """Add plain numbers, texts or lists to the report."""

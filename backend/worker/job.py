@@ -2,29 +2,31 @@
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from backend.inputs.picture import load_picture_bytes
 from backend.pipeline.artifacts import ArtifactStore
 from backend.pipeline.options import override, preset
 from backend.pipeline.recipes import RECIPES
 from backend.pipeline.runner import run_recipe
-from backend.pipeline.stage import Progress
 from backend.report import build_report
 from backend.warmup import NO_WARM_UP, WarmUp
+from backend.worker.reports import Reports
 from shared_protocol.errors import InvalidInput
 from shared_protocol.messages import ResultFile, Submit
 
 
 def execute(
     submit: Submit,
-    on_progress: Callable[[Progress], None],
+    reports: Reports,
     cancelled: threading.Event,
+    low_memory: bool = False,
     warm_up: WarmUp = NO_WARM_UP,
 ) -> Sequence[ResultFile]:
     """Run the job's recipe on its first picture; the results are the recipe's exports and report.json.
 
-    warm_up  the compile that runs beside; stages wait for it
+    low_memory  ask engines for their way that needs less
+    warm_up     the compile that runs beside; stages wait for it
     """
     store = ArtifactStore()
     options = override(preset(submit.quality), submit.options)
@@ -40,9 +42,11 @@ def execute(
         options,
         seed=submit.seed,
         store=store,
-        on_progress=on_progress,
+        on_progress=reports.progress,
         cancelled=cancelled,
         before_stage=warm_up.before_stage,
+        on_preview=reports.preview,
+        low_memory=low_memory,
     )
     report = build_report(
         result,

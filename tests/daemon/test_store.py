@@ -192,15 +192,15 @@ def test_priority_orders_the_jobs_of_one_client_and_no_others(store):
 
 def test_a_job_is_moved_to_any_place_of_its_clients_queue(store):
     jobs = [_add(store) for _ in range(4)]
-    assert store.move(jobs[3], 0, 2.0).position == 0
-    assert store.move(jobs[3], 99, 2.0).position == 3
+    assert store.move(jobs[3], 0).position == 0
+    assert store.move(jobs[3], 99).position == 3
     for _ in range(80):  # halving the gap between two places comes to its end
-        store.move(jobs[1], 1, 2.0)
-        store.move(jobs[2], 1, 2.0)
-    assert store.move(jobs[0], 1, 2.0).position == 1
+        store.move(jobs[1], 1)
+        store.move(jobs[2], 1)
+    assert store.move(jobs[0], 1).position == 1
     assert _claimed(store)[1] == [jobs[2], jobs[0], jobs[1], jobs[3]]
     with pytest.raises(InvalidInput, match="is succeeded"):
-        store.move(jobs[0], 0, 3.0)
+        store.move(jobs[0], 0)
 
 
 def test_a_paused_queue_begins_nothing_not_even_after_a_restart(tmp_path):
@@ -288,7 +288,7 @@ class Orders(RuleBasedStateMachine):
             return
         client = self.store.get(job).client
         before = [r.job for r in self._queue() if r.client == client and r.job != job]
-        self.store.move(job, position, 3.0)
+        self.store.move(job, position)
         before.insert(position, job)
         assert [r.job for r in self._queue() if r.client == client] == before
 

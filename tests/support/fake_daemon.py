@@ -6,7 +6,7 @@ from pathlib import Path
 from backend.daemon.config import DaemonConfig
 from backend.daemon.server import Daemon
 
-RECIPES = (("fake", 6),)
+RECIPES = (("fake", ("one", "two", "three", "four", "five", "six")),)
 
 
 def main():

@@ -26,7 +26,7 @@ RECIPE = tuple(
     Stage(name, ("text",) if i == 0 else (STAGES[i - 1] + "_out",), name + "_out")
     for i, name in enumerate(STAGES)
 )
-RECIPES = (("fake", len(STAGES)),)
+RECIPES = (("fake", STAGES),)
 
 
 class FakeEngine:
@@ -63,7 +63,7 @@ def run_stage(options, context, value):
     return Exports({f"{context.stage}/result.bin": data[: options.size], "empty.txt": b""})
 
 
-def execute(submit, on_progress, cancelled):
+def execute(submit, reports, cancelled, low_memory):
     print("a library prints to stdout")  # noqa: T201  (must not disturb the pipe)
     override(preset(submit.quality), {})
     plan = json.loads(submit.label) if submit.label.startswith("{") else {}
@@ -72,7 +72,7 @@ def execute(submit, on_progress, cancelled):
     options = {name: FakeOptions(**plan.get(name, plan.get("all", {}))) for name in STAGES}
     result = runner.run_recipe(
         RECIPE, {"text": Exports({"text": picture})}, options, seed=submit.seed, store=store,
-        on_progress=on_progress, cancelled=cancelled,
+        on_progress=reports.progress, cancelled=cancelled, on_preview=reports.preview, low_memory=low_memory,
     )  # fmt: skip
     files = []
     for artifact in result.artifacts.values():

@@ -1,0 +1,100 @@
+"""What goes out by itself: events to subscribers and chunks to those who fetch, as fast as each one reads."""
+
+import time
+from dataclasses import dataclass
+
+from backend.daemon.core import Core
+from backend.daemon.transfers import Key
+from backend.daemon.wire import Peer
+from shared_protocol import messages as m
+from shared_protocol.errors import LimitExceeded, OrreryError
+
+EVENT_BATCH = 64
+MAX_SUBSCRIPTIONS = 256
+"""Of one connection."""
+
+
+@dataclass
+class _Subscription:
+    """sent, head: numbers of the last stored event that went out, and of the last there was at first;
+    step: the last step event that went out; preview: number of the newest picture told of, -1: not wanted."""
+
+    job: str
+    sent: int
+    head: int
+    preview: int
+    step: m.Event | None = None
+
+
+class Outgoing:
+    """Subscriptions, and the turn of the transfers."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._subscriptions: dict[Key, _Subscription] = {}
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    def subscribe(self, key: Key, message: m.Subscribe, head: int) -> None:
+        """Send events from now on; LimitExceeded."""
+        if sum(other[0] == key[0] for other in self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise LimitExceeded("too many subscriptions", f"at most {MAX_SUBSCRIPTIONS} a connection")
+        self._subscriptions[key] = _Subscription(
+            message.job, max(message.after, 0), head, 0 if message.previews else -1
+        )
+
+    def unsubscribe(self, key: Key) -> None:
+        """Send no more of this subscription."""
+        self._subscriptions.pop(key, None)
+
+    def forget(self, peer: Peer) -> None:
+        """The connection is gone."""
+        for key in [key for key in self._subscriptions if key[0] == peer]:
+            del self._subscriptions[key]
+
+    def send(self) -> bool:
+        """One chunk of each transfer, and all new events; whether there may be more to send at once."""
+        sendable = self._core.transfers.sendable()
+        for key in sendable:
+            self._send_chunk(key)
+        for key in list(self._subscriptions):
+            self._send_events(key)
+        return bool(sendable)
+
+    def _send_chunk(self, key: Key) -> None:
+        transfers = self._core.transfers
+        try:
+            chunk, data = transfers.next_chunk(key)
+        except OrreryError as error:
+            transfers.stop(key)
+            self._core.wire.reply(key[0], m.ErrorReply(m.Failure.of(error)), key[1])
+            return
+        if self._core.wire.offer(key[0], chunk, key[1], data):
+            self._core.metrics.counters["chunks"] += 1
+            transfers.sent(key, len(data), time.monotonic())
+
+    def _send_events(self, key: Key) -> None:
+        subscription = self._subscriptions.get(key)
+        if subscription is None:
+            return
+        (peer, request), core, job = key, self._core, subscription.job
+        behind = subscription.sent < core.store.heads.get(job, subscription.head)
+        for event in core.store.events(job, subscription.sent, EVENT_BATCH) if behind else ():
+            if not core.wire.offer(peer, event, request):
+                return
+            subscription.sent = event.seq
+            if event.state in m.TERMINAL:
+                self._subscriptions.pop(key, None)
+                return
+        step = core.dispatch.steps.get(job)
+        if step is not None and step is not subscription.step and core.wire.offer(peer, step, request):
+            subscription.step = step
+        if subscription.preview >= 0:
+            for name, number in core.previews.newest(job, subscription.preview):
+                news = m.Event(
+                    job, subscription.sent, "preview", m.RUNNING, time.time(), done=number, text=name
+                )
+                if not core.wire.offer(peer, news, request):
+                    return
+                subscription.preview = number
