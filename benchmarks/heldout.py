@@ -13,10 +13,8 @@ Every figure of every object that is below one of them is named. --keep judges r
 import argparse
 import dataclasses
 import json
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +31,7 @@ from backend.inputs.views import read_views
 from backend.pipeline.options import override, preset
 from backend.pipeline.values import Splats
 from benchmarks.baseline import plain_hull, textured, uncarved
-from benchmarks.results import Table, WrittenMesh
+from benchmarks.results import Table, WrittenMesh, reported, run_measured
 from shared_protocol.splats.files import read_splats
 
 ORRERY = find_protocol("orrery")
@@ -103,35 +101,10 @@ class Case:
         return found
 
 
-def run_product(case: Case, out: Path, arguments: list[str]) -> None:
-    """`reconstruct` in a process of its own; measured.json says what it took."""
-    out.mkdir(parents=True, exist_ok=True)
-    job = ["reconstruct", str(case.folder), "-o", str(out), *arguments]
-    with tempfile.TemporaryDirectory() as cache:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.measured", str(out / "measured.json"), *job],
-            env={**os.environ, "ORRERY_CACHE": cache},
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        sys.stderr.write(done.stderr)
-        raise SystemExit(f"{case.name}: exit {done.returncode}")
-
-
 def judge_product(case: Case, out: Path) -> dict[str, Any]:
     """Figures of the written files."""
     mesh = WrittenMesh.read(out / "mesh.glb")
-    report = json.loads((out / "report.json").read_text())
-    measured = out / "measured.json"
-    return {
-        **case.judge(mesh),
-        "front_psnr": report["front_psnr"],
-        "fit_psnr": report["fit_psnr"],
-        "charts": mesh.charts,
-        "watertight": mesh.watertight,
-        **(json.loads(measured.read_text()) if measured.exists() else {}),
-    }
+    return {**case.judge(mesh), "charts": mesh.charts, "watertight": mesh.watertight, **reported(out)}
 
 
 def judge_baselines(case: Case, out: Path, quality: str, changes: Mapping[str, Any]) -> dict[str, dict]:
@@ -229,7 +202,7 @@ def main() -> None:
         case = Case.read(path, args.out, settings)
         out = args.out / case.name
         if not (args.keep and (out / "mesh.glb").exists()):
-            run_product(case, out, arguments)
+            run_measured(case.folder, out, arguments)
         row = judge_product(case, out)
         if not args.no_hull:
             row["baselines"] = judge_baselines(case, out, args.quality, changes)

@@ -1,17 +1,20 @@
 """Reads result folders as any other program would, and prints the table of a benchmark."""
 
 import json
+import os
+import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import trimesh
 from PIL import Image
 
 from backend.geometry.cameras import Cameras
-from backend.geometry.mesh_check import face_components
+from backend.geometry.mesh_check import component_volumes, face_components
 from backend.geometry.mesh_render import render_mesh
 from backend.pipeline.values import TexturedMesh
 from shared_protocol.conventions import world_from_gltf
@@ -64,11 +67,40 @@ class WrittenMesh:
         parts = int(face_components(mesh.faces).max()) + 1
         return cls(mesh.vertices, mesh.faces, textured.uvs, texture, True, 0, parts)
 
+    def part_volumes(self) -> np.ndarray:
+        """(parts,) volume of each connected part of the welded surface, unsigned."""
+        _, first, group = np.unique(self.vertices, axis=0, return_index=True, return_inverse=True)
+        faces = group.ravel()[self.faces]
+        return np.abs(component_volumes(self.vertices[first], faces, face_components(faces)))
+
     def render(self, camera: Cameras, supersample: int) -> np.ndarray:
         """(H, W, 4) float32 as one camera sees it."""
         return render_mesh(
             self.vertices, self.faces, self.uvs, self.texture, camera, supersample=supersample
         )[0]
+
+
+def run_measured(views: Path, out: Path, arguments: list[str]) -> None:
+    """`reconstruct` in a process of its own with an empty cache; OUT/measured.json says what it took."""
+    out.mkdir(parents=True, exist_ok=True)
+    job = ["reconstruct", str(views), "-o", str(out), *arguments]
+    with tempfile.TemporaryDirectory() as cache:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.measured", str(out / "measured.json"), *job],
+            env={**os.environ, "ORRERY_CACHE": cache},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        raise SystemExit(f"{views}: exit {done.returncode}")
+
+
+def reported(out: Path) -> dict[str, Any]:
+    """What a result's report.json and measured.json say of it."""
+    report, measured = json.loads((out / "report.json").read_text()), out / "measured.json"
+    facts = {"front_psnr": report["front_psnr"], "fit_psnr": report["fit_psnr"]}
+    return facts | (json.loads(measured.read_text()) if measured.exists() else {})
 
 
 class Table:
