@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from backend.geometry.carving import Grid, bounds_of, extract_surface, field_of, silhouettes
+from backend.geometry.carving import Grid, Silhouettes, bounds_of, extract_surface, field_of, silhouettes
 from backend.geometry.decimate import decimate
 from backend.geometry.fusion import fuse_depth, merge_fused
+from backend.geometry.rims import keep_outlines
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, Views
@@ -23,7 +24,7 @@ _PROXY_FACES = 20_000
 class HullSurface:
     """Visual hull from signed-distance silhouettes; needs masks and cameras only."""
 
-    version = "1"
+    version = "2"
 
     def reconstruct(
         self, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext
@@ -45,9 +46,9 @@ class HullSurface:
         context.check()
         grid = cut_base(grid, masks, cameras)
         if views.depth is not None:
-            grid = self._fused(grid, given_depth(views), context)
+            grid = self._fused(grid, given_depth(views), masks, views, context)
         elif options.carve:
-            grid = self._matched(grid, alpha, views, context, steps)
+            grid = self._matched(grid, alpha, masks, views, context, steps)
             grid = hollow_vessels(grid, views, context) if options.hollow else grid
         context.step(steps - 2, steps, "extracting the surface")
         vertices, faces = self._surface(grid, alpha, views, context)
@@ -57,7 +58,13 @@ class HullSurface:
         return mesh
 
     def _matched(
-        self, hull: Grid, alpha: np.ndarray, views: Views, context: StageContext, steps: int
+        self,
+        hull: Grid,
+        alpha: np.ndarray,
+        masks: Silhouettes,
+        views: Views,
+        context: StageContext,
+        steps: int,
     ) -> Grid:
         """The hull's field, lowered where the pictures agree that there is nothing."""
         matcher, better, grid, count = None, None, hull, len(views)
@@ -75,16 +82,20 @@ class HullSurface:
                     2 + turn * count + done, steps, f"{words}: view {done} of {count}"
                 ),
             )
-            grid = self._fused(hull, maps, context)
+            grid = self._fused(hull, maps, masks, views, context)
         context.note(confirmed_share=round(share, 4))
         return grid
 
-    def _fused(self, hull: Grid, maps: DepthMaps, context: StageContext) -> Grid:
+    def _fused(
+        self, hull: Grid, maps: DepthMaps, masks: Silhouettes, views: Views, context: StageContext
+    ) -> Grid:
         """The hull's field, lowered where depth says that there is nothing."""
         context.check()
         fused = fuse_depth(maps.depth, maps.weight, maps.cameras, hull, 3 * hull.cell)
         context.check()
-        return merge_fused(hull, fused)
+        carved = merge_fused(hull, fused)
+        context.check()
+        return keep_outlines(hull, carved, masks, views.cameras.take(masks.used))
 
     def _surface(
         self, grid: Grid, alpha: np.ndarray, views: Views, context: StageContext
