@@ -14,6 +14,9 @@ import numpy as np
 from backend.geometry.jit import kernel
 
 _LINE_WEIGHT = 1e-3
+_FEATURE_WEIGHT = 5.0
+"""Of the quadrics of vertices at sharp edges. Measured on a reconstructed cylinder: the rim's mean error is
+.29 cells instead of .44 at 500 faces, .50 instead of .85 at 150; scans at 1,250 faces lose 7 % elsewhere."""
 _COLLAPSES_PER_CALL = 8_000
 
 
@@ -54,6 +57,27 @@ def vertex_quadrics(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
             line = np.einsum("vi,vi->v", vertices, vertices) - along**2
         quadrics[:, slot] = around(share * plane[:, i] * plane[:, j]) + weight * line
     return quadrics
+
+
+def sharp_vertices(vertices: np.ndarray, faces: np.ndarray, degrees: float) -> np.ndarray:
+    """(V,) bool: where the surface turns by `degrees` or more within two rings of faces.
+
+    Two rings, because a surface taken from a grid turns an edge within two or three faces, and because
+    what is rough in one ring only is noise.
+    """
+    count = len(vertices)
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    across = np.cross(b - a, c - a)
+
+    def around(values: np.ndarray) -> np.ndarray:
+        return sum(np.bincount(faces[:, i], values, count) for i in range(3))
+
+    mean = np.stack([around(across[:, axis]) for axis in range(3)], axis=1)
+    area = around(np.linalg.norm(across, axis=1))
+    mean = np.stack([around(values) for values in mean[faces].sum(axis=1).T], axis=1)
+    area = around(area[faces].sum(axis=1))
+    # Two halves that meet at the angle a have a mean normal of length cos(a / 2).
+    return np.linalg.norm(mean, axis=1) < np.cos(np.radians(degrees) / 2) * area
 
 
 @kernel
@@ -291,14 +315,19 @@ def compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def decimate(
-    vertices: np.ndarray, faces: np.ndarray, target: int, check: Callable[[], None] = lambda: None
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    target: int,
+    check: Callable[[], None] = lambda: None,
+    features: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Collapse edges of a closed manifold until at most `target` faces are left, if topology allows.
 
     vertices (V, 3), faces (F, 3) int32 of a closed two-manifold. `check` is called every few
-    thousand collapses and may raise. Returns vertices float32 and faces int32; deterministic.
+    thousand collapses and may raise. features > 0: edges at least that sharp, in degrees, are kept
+    longer than the rest. Returns vertices float32 and faces int32; deterministic.
     """
-    return decimate_levels(vertices, faces, (target,), check)[0]
+    return decimate_levels(vertices, faces, (target,), check, features)[0]
 
 
 def decimate_levels(
@@ -306,6 +335,7 @@ def decimate_levels(
     faces: np.ndarray,
     targets: Sequence[int],
     check: Callable[[], None] = lambda: None,
+    features: float = 0.0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """As `decimate`, stopping at each of the falling `targets` on the way: one mesh a target."""
     levels = [target for target in targets if target < len(faces)]
@@ -320,6 +350,8 @@ def decimate_levels(
     points = np.ascontiguousarray((points - centre) / scale)
     faces = np.array(faces, dtype=np.int32)
     quadrics = vertex_quadrics(points, faces)
+    if features > 0:
+        quadrics[sharp_vertices(points, faces, features)] *= _FEATURE_WEIGHT
 
     # All corners of a vertex as one ring of links: merging two vertices is swapping two links.
     corners = np.argsort(faces.ravel(), kind="stable").astype(np.int32)

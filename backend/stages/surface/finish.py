@@ -16,7 +16,8 @@ def reduced(
     vertices: np.ndarray, faces: np.ndarray, options: SurfaceOptions, check: Callable[[], None]
 ) -> Mesh:
     """A closed surface at `options.faces` triangles, what it was before kept as its `detail`."""
-    return Mesh(*decimate(vertices, faces, options.faces, check), detail=Mesh(vertices, faces))
+    fewer = decimate(vertices, faces, options.faces, check, options.features)
+    return Mesh(*fewer, detail=Mesh(vertices, faces))
 
 
 def finish(mesh: Mesh, options: SurfaceOptions, context: StageContext) -> Mesh:
@@ -28,7 +29,7 @@ def finish(mesh: Mesh, options: SurfaceOptions, context: StageContext) -> Mesh:
     budgets = options.lod_budgets()
     if budgets:
         context.check()
-        levels = decimate_levels(finest.vertices, finest.faces, budgets, context.check)
+        levels = decimate_levels(finest.vertices, finest.faces, budgets, context.check, options.features)
         mesh = replace(mesh, lods=tuple(Mesh(*level) for level in levels))
         context.note(lod_faces=[len(lod.faces) for lod in mesh.lods])
     return mesh

@@ -58,7 +58,7 @@ def quad_mesh(finest: Mesh, options: SurfaceOptions, context: StageContext) -> M
 
 
 def _paired(finest: Mesh, options: SurfaceOptions, context: StageContext) -> Mesh:
-    vertices, faces = decimate(finest.vertices, finest.faces, options.faces, context.check)
+    vertices, faces = decimate(finest.vertices, finest.faces, options.faces, context.check, options.features)
     mesh = Mesh(vertices, *pair_triangles(vertices, faces))
     _note(mesh, context)
     return mesh
