@@ -25,7 +25,7 @@ from benchmarks.results import Table, WrittenMesh, reported, run_measured
 from shared_protocol.conventions import look_at, ring_position
 
 COLUMNS = ("chamfer", "iou", "parts", "largest", "fit_psnr", "views_psnr", "charts", "cpu", "extra_mib")
-SIDES, EDGE = 8, 300
+SIDES, EDGE = 8, 360
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,18 @@ def sheet(views: Views, mesh: WrittenMesh) -> Image.Image:
         ("mesh", np.stack([over(mesh.render(large.take([i]), 2), WHITE) for i in range(len(large))])),
         ("shape", render_clay(mesh.vertices, mesh.faces, large, background=WHITE)[..., :3]),
     ]
-    page = Image.new("RGB", (60 + EDGE * len(names), 24 + EDGE * len(rows)), (255, 255, 255))
+    half = len(names) // 2  # two blocks, so that the page is no ribbon
+    page = Image.new("RGB", (60 + EDGE * half, 2 * (24 + EDGE * len(rows))), (255, 255, 255))
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=15)
-    for row, (label, pictures) in enumerate(rows):
-        draw.text((6, 24 + EDGE * row + EDGE // 2), label, fill=(40, 42, 46), font=font)
-        for column, picture in enumerate(pictures):
-            cell = Image.fromarray(quantize(picture)).resize((EDGE, EDGE), Image.Resampling.LANCZOS)
-            page.paste(cell, (60 + EDGE * column, 24 + EDGE * row))
-    for column, name in enumerate(names):
-        draw.text((60 + EDGE * column + EDGE // 2, 4), name, fill=(40, 42, 46), font=font, anchor="ma")
+    for index, name in enumerate(names):
+        block, column = divmod(index, half)
+        left, top = 60 + EDGE * column, block * (24 + EDGE * len(rows))
+        draw.text((left + EDGE // 2, top + 4), name, fill=(40, 42, 46), font=font, anchor="ma")
+        for row, (label, pictures) in enumerate(rows):
+            place = (left, top + 24 + EDGE * row)
+            draw.text((6, place[1] + EDGE // 2), label, fill=(40, 42, 46), font=font)
+            cell = Image.fromarray(quantize(pictures[index]))
+            page.paste(cell.resize((EDGE, EDGE), Image.Resampling.LANCZOS), place)
     return page
 
 
