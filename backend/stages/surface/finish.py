@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from backend.geometry.decimate import decimate, decimate_levels
+from backend.geometry.tidy import without_slivers
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh
@@ -17,7 +18,7 @@ def reduced(
 ) -> Mesh:
     """A closed surface at `options.faces` triangles, what it was before kept as its `detail`."""
     fewer = decimate(vertices, faces, options.faces, check, options.features)
-    return Mesh(*fewer, detail=Mesh(vertices, faces))
+    return Mesh(without_slivers(*fewer, check), fewer[1], detail=Mesh(vertices, faces))
 
 
 def finish(mesh: Mesh, options: SurfaceOptions, context: StageContext) -> Mesh:
@@ -30,6 +31,7 @@ def finish(mesh: Mesh, options: SurfaceOptions, context: StageContext) -> Mesh:
     if budgets:
         context.check()
         levels = decimate_levels(finest.vertices, finest.faces, budgets, context.check, options.features)
-        mesh = replace(mesh, lods=tuple(Mesh(*level) for level in levels))
+        lods = tuple(Mesh(without_slivers(*level, context.check), level[1]) for level in levels)
+        mesh = replace(mesh, lods=lods)
         context.note(lod_faces=[len(lod.faces) for lod in mesh.lods])
     return mesh

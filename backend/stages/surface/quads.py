@@ -27,6 +27,7 @@ from backend.geometry.mesh_check import (
 from backend.geometry.quad_pairs import diagonal_split, pair_triangles, without_doublets
 from backend.geometry.surface_lookup import SurfaceLookup
 from backend.geometry.tangents import smooth_normals
+from backend.geometry.tidy import without_slivers
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh
@@ -59,6 +60,7 @@ def quad_mesh(finest: Mesh, options: SurfaceOptions, context: StageContext) -> M
 
 def _paired(finest: Mesh, options: SurfaceOptions, context: StageContext) -> Mesh:
     vertices, faces = decimate(finest.vertices, finest.faces, options.faces, context.check, options.features)
+    vertices = without_slivers(vertices, faces, context.check)
     mesh = Mesh(vertices, *pair_triangles(vertices, faces))
     _note(mesh, context)
     return mesh
