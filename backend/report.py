@@ -8,7 +8,7 @@ from typing import Any
 from backend import __version__
 from backend.pipeline.runner import RunResult
 
-_PACKAGES = ("numpy", "scipy", "numba", "opencv-python-headless", "pillow", "trimesh", "xatlas", "av")
+_PACKAGES = ("numpy", "scipy", "numba", "opencv-python-headless", "pillow", "trimesh", "av")
 
 
 def build_report(

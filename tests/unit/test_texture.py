@@ -1,7 +1,6 @@
 """The texture stage on scenes with exact answers."""
 
 import hashlib
-import threading
 
 import numpy as np
 import pytest
@@ -14,12 +13,11 @@ from backend.pipeline.options import TextureOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views
 from backend.stages.texture import projection
-from backend.stages.texture.atlas import Unwrap, lay_out_texels
+from backend.stages.texture.atlas import lay_out_texels
 from backend.stages.texture.project import ProjectTexture, project_views
 from backend.stages.texture.run import run
 from backend.stages.texture.warmup import warm_up
 from shared_protocol.conventions import look_at
-from shared_protocol.errors import Cancelled, StageFailed
 from tests.support.scenes import lopsided_figure, render_views
 
 NO_SPLATS = Splats(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 4)), np.zeros(0), np.zeros((0, 1, 3)))
@@ -178,25 +176,6 @@ def test_views_that_see_nothing_still_give_a_plain_texture():
     baked, context = _bake(Mesh(box.vertices, box.faces), empty, size=64)
     np.testing.assert_allclose(baked.texture, 0.5, atol=0.01)
     assert context.facts["coverage_seen"] == 0
-
-
-def test_cancelling_kills_the_unwrapping_process():
-    sphere = trimesh.creation.icosphere(subdivisions=6)
-    context = StageContext("texture", None, "project", cancelled=threading.Event())
-    context.cancelled.set()
-    with pytest.raises(Cancelled), Unwrap(Mesh(sphere.vertices, sphere.faces), 1024) as unwrap:
-        unwrap.result(context)
-    assert unwrap._process.poll() is not None
-    assert not unwrap._log.parent.exists()
-
-
-def test_a_mesh_that_cannot_be_laid_out_is_an_error_in_words():
-    context = _context()
-    with (
-        pytest.raises(StageFailed, match="texture atlas"),
-        Unwrap(Mesh(np.full((3, 3), np.nan), np.array([[0, 1, 2]])), 64) as unwrap,
-    ):
-        unwrap.result(context)
 
 
 def test_a_camera_beside_the_object_does_no_harm():

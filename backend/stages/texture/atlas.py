@@ -1,102 +1,52 @@
 """The atlas: UVs of every face corner, and what lies under each texel."""
 
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
+from backend.geometry.flatten import Discs, border_loops
 from backend.geometry.mesh_raster import rasterize_pixels
 from backend.geometry.mesh_render import vertex_normals
-from backend.geometry.smoothing import taubin
+from backend.geometry.pack import pack
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh
+from backend.stages.texture.charts import make_charts
 from shared_protocol.errors import StageFailed
-
-_POLL_SECONDS = 0.03
-SMOOTHING_ROUNDS = 15
-"""xatlas is shown a smoothed copy of the shape: what looks rough to it becomes hundreds of charts.
-Measured on carved hulls of 20k faces: 258 -> 41, 350 -> 34, 1498 -> 642 charts (15 rounds), texels 5 %
-coarser in the median."""
 
 
 def chart_padding(size: int) -> int:
-    """Texels left between charts: enough for bilinear sampling and two mipmap levels."""
-    return max(2, size // 256)
+    """Texels between charts: half of it is enough for bilinear sampling and mipmaps down to 256 texels."""
+    return max(2, size // 128)
 
 
-class Unwrap:
-    """xatlas at work in a child process; killed on leaving the block.
+def unwrap(mesh: Mesh, size: int, context: StageContext) -> tuple[np.ndarray, int]:
+    """Lay a mesh out in an atlas of `size` texels: few charts, little stretch, nothing twice or mirrored.
 
-    with Unwrap(mesh, size) as unwrap:
-        ...other work...
-        uvs, charts = unwrap.result(context)
+    Returns UVs (F, 3, 2) float32 in 0..1, v up, and the number of charts. All charts have the same texels a
+    metre. The same mesh gives the same bytes. Any mesh will do, open, with handles, in parts; every part
+    has its own charts.
+    Raises Cancelled within a fraction of a second, StageFailed where vertices are not finite or the parts
+    are more than an atlas can hold.
     """
-
-    def __init__(self, mesh: Mesh, size: int) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="orrery-unwrap-")
-        folder = Path(self._folder.name)
-        self._faces = len(mesh.faces)
-        self._target, self._log = folder / "out.npz", folder / "log.txt"
-        np.savez(
-            folder / "in.npz",
-            vertices=taubin(mesh.vertices, mesh.faces, rounds=SMOOTHING_ROUNDS),
-            faces=mesh.faces.astype(np.uint32),
-            resolution=size,
-            padding=chart_padding(size),
+    if not len(mesh.faces):
+        return np.zeros((0, 3, 2), dtype=np.float32), 0
+    if not np.isfinite(mesh.vertices).all():
+        raise StageFailed("the mesh cannot be laid out in a texture atlas: some vertices are not finite")
+    charts = make_charts(mesh.vertices, mesh.faces, context.check)
+    owner = np.empty(len(charts.points), dtype=np.int64)
+    owner[charts.corner.ravel()] = np.repeat(charts.label, 3)
+    loops, start = border_loops(Discs(charts.points, charts.corner, owner, charts.count))
+    outlines = [charts.points[loops[start[i] : start[i + 1]]] for i in range(charts.count)]
+    packing = pack(outlines, chart_padding(size) / size, context.check)
+    if packing is None:
+        raise StageFailed(
+            f"the mesh cannot be laid out in a texture atlas of {size} texels: it falls into "
+            f"{charts.count} charts",
+            remedy="Choose a larger texture (-O texture.size=4096) or join the mesh's loose parts.",
         )
-        # A session of its own: Ctrl-C in the terminal reaches us, and we end the child.
-        apart: dict[str, object] = (
-            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-            if sys.platform == "win32"
-            else {"start_new_session": True}
-        )
-        script = str(Path(__file__).with_name("unwrap.py"))
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", script, str(folder / "in.npz"), str(self._target)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                **apart,  # type: ignore[call-overload]
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        self._folder.cleanup()
-
-    def result(self, context: StageContext) -> tuple[np.ndarray, int]:
-        """UVs (F, 3, 2) float32, v up, and the number of charts. Raises Cancelled, StageFailed."""
-        while self._process.poll() is None:
-            context.check()
-            time.sleep(_POLL_SECONDS)
-        context.check()
-        if self._process.returncode != 0:
-            log = self._log.read_text(errors="replace").strip().splitlines()
-            reason = log[-1] if log else f"exit status {self._process.returncode}"
-            raise StageFailed(
-                f"the mesh could not be laid out in a texture atlas ({reason})",
-                remedy="Try another number of faces: -O surface.faces=10000.",
-            )
-        with np.load(self._target) as data:
-            uvs, charts = data["uvs"], int(data["charts"])
-        if uvs.shape != (self._faces, 3, 2) or not np.isfinite(uvs).all():
-            raise StageFailed("the texture atlas misses some faces of the mesh")
-        # xatlas counts v from the top row of texels; ours is up.
-        uvs = np.stack([uvs[..., 0], 1 - uvs[..., 1]], axis=-1)
-        return np.clip(uvs, 0, 1).astype(np.float32), charts
+    points = packing.scale * np.einsum("pij,pj->pi", packing.rotation[owner], charts.points)
+    points += packing.offset[owner]
+    return np.clip(points[charts.corner], 0, 1).astype(np.float32), charts.count
 
 
 @dataclass(frozen=True)

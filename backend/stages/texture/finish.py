@@ -12,7 +12,7 @@ from backend.geometry.tangents import encode_normals, smooth_normals, tangent_fr
 from backend.pipeline.options import TextureOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, TexturedMesh, quantize
-from backend.stages.texture.atlas import Texels, Unwrap, lay_out_texels
+from backend.stages.texture.atlas import Texels, lay_out_texels, unwrap
 from backend.stages.texture.fill import bleed
 
 _LEAST_SIZE = 256
@@ -38,8 +38,7 @@ def finish(
     for level, lod in enumerate(mesh.lods, start=1):
         context.step(level, 1 + len(mesh.lods), f"Texturing coarser copy {level} of {len(mesh.lods)}")
         size = max(options.size >> level, min(_LEAST_SIZE, options.size))
-        with Unwrap(lod, size) as unwrap:
-            uvs, _ = unwrap.result(context)
+        uvs, _ = unwrap(lod, size, context)
         # Baked at the size of the finest and then reduced: each texel is the mean of what it covers.
         texels = lay_out_texels(lod, uvs, options.size)
         texture = finest.colors(textured, texels)

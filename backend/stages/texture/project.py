@@ -9,7 +9,7 @@ from backend.geometry.photometric import psnr
 from backend.pipeline.options import TextureOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views, quantize
-from backend.stages.texture.atlas import Texels, Unwrap, lay_out_texels
+from backend.stages.texture.atlas import Texels, lay_out_texels, unwrap
 from backend.stages.texture.fill import bleed, fill_unseen
 from backend.stages.texture.projection import Gathered, gather
 from backend.stages.texture.sources import prepare_source
@@ -32,8 +32,7 @@ class ProjectTexture:
         """See run.py; `splats` are not used."""
         total = len(views) + 3
         context.step(0, total, "Unwrapping the mesh")
-        with Unwrap(mesh, options.size) as unwrap:
-            uvs, charts = unwrap.result(context)
+        uvs, charts = unwrap(mesh, options.size, context)
         texels = lay_out_texels(mesh, uvs, options.size)
         gathered = project_views(
             mesh,

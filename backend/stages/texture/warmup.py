@@ -3,8 +3,9 @@
 import numpy as np
 
 from backend.geometry.cameras import ring
+from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, TexturedMesh, Views
-from backend.stages.texture.atlas import lay_out_texels
+from backend.stages.texture.atlas import lay_out_texels, unwrap
 from backend.stages.texture.project import front_facts, project_views
 
 
@@ -16,6 +17,6 @@ def warm_up() -> None:
         np.ones((1, 16, 16, 4), dtype=np.float32),
         ring(1, radius=2.0, elevation_degrees=0.0, fov_degrees=30.0, size=16),
     )
-    uvs = np.tile(np.array([[0, 0], [1, 0], [0, 1]], dtype=np.float32), (4, 1, 1))
+    uvs, _ = unwrap(mesh, 16, StageContext("texture", None, "project"))
     project_views(mesh, views, lay_out_texels(mesh, uvs, 16), lambda view: None)
     front_facts(TexturedMesh(mesh, uvs, np.ones((16, 16, 3), dtype=np.float32)), views)
