@@ -6,10 +6,12 @@ side 1), its pictures with the other views of the orbit. The last line is JSON.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
 import numpy as np
+import trimesh
 from scipy.ndimage import binary_fill_holes
 
 from backend.geometry import metrics
@@ -21,10 +23,18 @@ from backend.pipeline.values import Views
 from backend.stages.orbit.inflate import build_shape
 from backend.stages.orbit.render import render
 from backend.stages.orbit.warmup import warm_up
-from benchmarks.reconstruction import truth_of
 from benchmarks.results import Table
 
 COLUMNS = ("iou", "solid_iou", "chamfer", "f_02", "front_iou", "front_psnr", "held_psnr", "lathe", "cpu")
+
+
+def truth_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and faces of the scan that the views in `folder` show, in their frame."""
+    path = folder / "mesh.ply"
+    if not path.exists():
+        path = folder.parent.parent / json.loads((folder / "cameras.json").read_text())["object"]
+    mesh = trimesh.load(path, process=False, force="mesh")
+    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
 
 
 def in_ring_frame(folder: Path, view: int) -> tuple[Views, Cameras, float, np.ndarray, np.ndarray]:
