@@ -10,111 +10,33 @@ It reconnects by itself: a daemon that was started again in the meantime is foun
 file, and transfers and events go on where they stopped.
 """
 
+import contextlib
 import hashlib
-import time
+import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import zmq
+import numpy as np
 
-from backend import __version__
+from backend.client_link import ClientLink, Lost
 from backend.output import OutputFolder
 from backend.pipeline.artifacts import translate_os_error
-from shared_protocol import frames
 from shared_protocol import messages as m
-from shared_protocol.endpoint import Endpoint, read_endpoint
-from shared_protocol.errors import (
-    AccessDenied,
-    InvalidInput,
-    MalformedMessage,
-    NotReachable,
-    OrreryError,
-    ProtocolMismatch,
-    Unauthorized,
-)
+from shared_protocol.errors import AccessDenied, InvalidInput, MalformedMessage, OrreryError, Unauthorized
 from shared_protocol.transfer import Download, Uploading, checksum
-
-REPLY_SECONDS = 5.0
-SILENCE_SECONDS = 2.0
-"""After this much silence in a subscription or transfer the daemon is asked whether it lives."""
-BACK_OFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-RECONNECT_SECONDS = 30.0
-"""How long a daemon may be away before a command gives up."""
 
 OnBytes = Callable[[str, int, int], None]
 """Called with a file's name, bytes done and bytes in all."""
 
 
-class _Lost(NotReachable):
-    """The daemon did not answer in time: try again on a new connection."""
-
-    code = NotReachable.code
-
-
-class Client:
-    """A connection to the daemon of `state` (default: this user's), or to a known `endpoint`."""
-
-    def __init__(
-        self,
-        endpoint: Endpoint | None = None,
-        *,
-        state: Path | None = None,
-        name: str = "cli",
-        patience: float = RECONNECT_SECONDS,
-        reply_seconds: float = REPLY_SECONDS,
-    ) -> None:
-        self._fixed = endpoint
-        self._state = state
-        self._name = name
-        self._patience = patience
-        self._reply_seconds = reply_seconds
-        self._context: zmq.Context[Any] = zmq.Context(1)
-        self._socket: zmq.Socket[bytes] | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
-        self._request = 0
-        self.welcome: m.HelloReply | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the connection; requests not yet sent are dropped."""
-        self._disconnect()
-        self._context.destroy(0)
+class Client(ClientLink):
+    """Questions, orders, uploads and results; see `ClientLink` for how it is made."""
 
     # ---- questions and orders
-
-    def hello(self) -> m.HelloReply:
-        """Connect and be let in. NotReachable, Unauthorized, ProtocolMismatch."""
-        self._disconnect()
-        endpoint = self._fixed or read_endpoint(self._state)
-        socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, frames.MAX_BUFFER_BYTES + 1024)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
-        # Tells at once when the other side is gone; the socket itself would connect again in silence.
-        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        socket.connect(endpoint.address)
-        self._socket = socket
-        try:
-            reply = self._exchange(m.Hello(endpoint.token, self._name, __version__), m.HelloReply)
-        except _Lost:
-            self._disconnect()
-            raise _Lost(
-                f"nothing that speaks our protocol answers at {endpoint.address}",
-                remedy="Start a backend: python -m backend serve",
-            ) from None
-        self.welcome = reply
-        return reply
 
     def ping(self) -> m.Pong:
         """Is the daemon's loop alive?"""
@@ -143,6 +65,31 @@ class Client:
         """Ask for the end of a job; its last event says when it has ended."""
         return self._call(m.Cancel(job), m.CancelReply).record
 
+    def move(self, job: str, position: int) -> m.JobRecord:
+        """Put a waiting job at this place (0: next) among those of its client."""
+        return self._call(m.Move(job, position), m.Job).record
+
+    def pause(self) -> m.QueueState:
+        """Begin no waiting job until `resume`."""
+        return self._call(m.Pause(), m.QueueState)
+
+    def resume(self) -> m.QueueState:
+        """Begin waiting jobs again."""
+        return self._call(m.Resume(), m.QueueState)
+
+    def log(self, job: str) -> bytes:
+        """All that was logged of a job so far."""
+        text = b""
+        while True:
+            piece, data = self._call_with_buffer(m.GetLog(job, len(text)), m.Log)
+            text += data
+            if not data or len(text) >= piece.size:
+                return text
+
+    def preview(self, job: str, name: str, after: int = 0) -> tuple[m.Preview, bytes]:
+        """The newest picture of this name of a running job; no bytes when there is none newer."""
+        return self._call_with_buffer(m.GetPreview(job, name, after), m.Preview)
+
     def shutdown(self) -> None:
         """Stop the daemon; queued jobs stay in its store."""
         self._call(m.Shutdown(), m.ShutdownReply)
@@ -157,8 +104,10 @@ class Client:
         seed: int = 0,
         label: str = "",
         job: str | None = None,
+        priority: int = 0,
     ) -> m.JobRecord:
-        """Upload the pictures (files, or name and content) and submit a job; returns its record.
+        """Upload the pictures (files, or name and content) and submit a job; returns its record, whose
+        `reused` names the stages that are stored already.
 
         Safe to repeat with the same `job` id: a job is never made twice.
         """
@@ -168,7 +117,7 @@ class Client:
             inputs.append(m.InputFile(name[-512:], self.upload(data), len(data)))
         message = m.Submit(
             job or uuid.uuid4().hex, recipe, tuple(inputs), quality, dict(options or {}), seed,
-            (label or inputs[0].name)[:512],
+            (label or inputs[0].name)[:512], priority,
         )  # fmt: skip
         return self._call(message, m.Submitted).record
 
@@ -194,21 +143,24 @@ class Client:
 
     # ---- events
 
-    def events(self, job: str, after: int = 0) -> Iterator[m.Event]:
-        """Events of a job numbered above `after`, until its last one. Survives a daemon's restart."""
+    def events(self, job: str, after: int = 0, previews: bool = False) -> Iterator[m.Event]:
+        """Events of a job numbered above `after`, until its last one. Survives a daemon's restart.
+
+        previews  also those of kind `preview`, which say that `preview` has a newer picture
+        """
         while True:
             try:
                 self._connected()
-                subscription = self._send(m.Subscribe(job, after))
+                subscription = self._send(m.Subscribe(job, after, previews))
                 self._expect(subscription, m.Subscribed)
                 while True:
                     event = self._expect_alive(subscription, m.Event)[0]
-                    if event.kind != "step":
+                    if event.kind not in ("step", "preview"):
                         after = event.seq
                     yield event
                     if event.kind in m.TERMINAL:
                         return
-            except _Lost:
+            except Lost:
                 self._reconnect()
             except Unauthorized as error:
                 self._hello_again(error)
@@ -259,35 +211,66 @@ class Client:
                 raise translate_os_error(error, out) from error
         return [out / file.name for file in files]
 
-    def read(self, file: m.ResultFile) -> bytes:
+    def read(self, file: m.ResultFile) -> memoryview:
         """The content of one result, checked."""
-        parts: list[bytes] = []
-        download = Download(file.sha256, file.size)
-        self._patiently(lambda: self._download(download, parts.append))
-        download.verify()
-        return b"".join(parts)
+        buffer = memoryview(np.empty(file.size, np.uint8))
+        for again in (True, False):
+            if self._read(file, buffer):
+                break
+            if not again:
+                raise MalformedMessage("the file differs from its checksum", file.sha256, "Fetch it again.")
+        return buffer
+
+    def _read(self, file: m.ResultFile, buffer: memoryview) -> bool:
+        """Fill the buffer; whether it is what its sha256 says."""
+        digest, download = hashlib.sha256(), self._new_download(file)
+
+        def write(offset: int, data: memoryview) -> None:
+            buffer[offset : offset + len(data)] = data
+            hasher.submit(digest.update, buffer[offset : offset + len(data)])
+
+        with ThreadPoolExecutor(1) as hasher:  # beside the reception: it is slower than loopback
+            self._patiently(lambda: self._download(download, write))
+        return digest.hexdigest() == file.sha256
 
     def _fetch_file(self, file: m.ResultFile, path: Path, on_bytes: OnBytes) -> None:
-        download = Download(file.sha256, file.size)
+        if not path.exists() and self._copy_file(file, path):
+            on_bytes(file.name, file.size, file.size)
+            return
+        for again in (True, False):
+            if self._fetch_chunks(file, path, on_bytes):
+                return
+            path.unlink()  # the next attempt begins anew
+            if not again:
+                raise MalformedMessage("the file differs from its checksum", file.sha256, "Fetch it again.")
+
+    def _fetch_chunks(self, file: m.ResultFile, path: Path, on_bytes: OnBytes) -> bool:
+        """Bring what is missing; whether the whole is what its sha256 says."""
+        digest, download = hashlib.sha256(), self._new_download(file)
         if path.exists():
             if path.stat().st_size > file.size:
                 path.unlink()
             else:
-                download.resume(path.read_bytes())
-        with path.open("ab") as target:
+                with path.open("rb") as earlier:
+                    while piece := earlier.read(1 << 20):
+                        digest.update(piece)
+                        download.resume(piece)
+        with path.open("ab") as target, ThreadPoolExecutor(1) as hasher:
 
-            def write(buffer: bytes) -> None:
-                target.write(buffer)
+            def write(offset: int, data: memoryview) -> None:
+                target.write(data)
+                hasher.submit(digest.update, bytes(data))
                 on_bytes(file.name, download.offset, file.size)
 
             self._patiently(lambda: self._download(download, write))
-        try:
-            download.verify()
-        except MalformedMessage:
-            path.unlink()  # the next fetch begins anew
-            raise
+        return digest.hexdigest() == file.sha256
 
-    def _download(self, download: Download, write: Callable[[bytes], None]) -> None:
+    def _new_download(self, file: m.ResultFile) -> Download:
+        self._connected()
+        check = "sum64" if "sum64" in self._features else "crc32"
+        return Download(file.sha256, file.size, check=check, digest=False)
+
+    def _download(self, download: Download, write: Callable[[int, memoryview], None]) -> None:
         if download.done and download.size:
             return
         transfer = self._send(download.fetch())
@@ -297,8 +280,8 @@ class Client:
                 try:
                     credit = download.accept(chunk, buffer)
                 except MalformedMessage as error:
-                    raise _Lost(str(error)) from error  # fetched again from where we are
-                write(bytes(buffer))
+                    raise Lost(str(error)) from error  # fetched again from where we are
+                write(chunk.offset, buffer)
                 if download.done:
                     return
                 if credit:
@@ -308,115 +291,45 @@ class Client:
                 self._send(m.StopFetch(transfer))
             raise
 
-    # ---- the connection
+    # ---- the same host: files are copied, not sent
 
-    def _call(self, message: m.Message, kind: type[Any]) -> Any:
-        """Ask and wait for the answer, on a new connection if need be. All requests may be repeated."""
-        return self._patiently(lambda: self._exchange(message, kind))
-
-    def _patiently(self, attempt: Callable[[], Any]) -> Any:
-        while True:
-            self._connected()
-            try:
-                return attempt()
-            except _Lost:
-                self._reconnect()
-            except Unauthorized as error:
-                self._hello_again(error)
-
-    def _connected(self) -> None:
-        if self._socket is None:
-            self.hello()
-
-    def _hello_again(self, error: Unauthorized) -> None:
-        """The daemon has forgotten this connection, or is another one than before: say hello again."""
-        if error.details.get("reason") != "hello_first":
-            raise error
-        self._reconnect()
-
-    def _reconnect(self) -> None:
-        """Find the daemon again; NotReachable after `patience` seconds."""
-        give_up = time.monotonic() + self._patience
-        for attempt in range(1000):
-            try:
-                self.hello()
-            except NotReachable:
-                pause = BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)]
-                if time.monotonic() + pause > give_up:
-                    raise
-                time.sleep(pause)
-            else:
-                return
-
-    def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.disable_monitor()
-            if self._monitor is not None:
-                self._monitor.close(0)
-            self._socket.close(0)
-            self._socket = self._monitor = None
-
-    def _exchange(self, message: m.Message, kind: type[Any]) -> Any:
-        return self._expect(self._send(message), kind)
-
-    def _send(self, message: m.Message, buffer: bytes | memoryview | None = None) -> int:
-        assert self._socket is not None
-        self._request += 1
-        self._socket.send_multipart(frames.encode(message, self._request, buffer))
-        return self._request
-
-    def _expect(self, request: int, kind: type[Any]) -> Any:
-        """The next message of this request; _Lost when none comes in time."""
-        return self._receive(request, kind, self._reply_seconds)[0]
-
-    def _expect_alive(self, request: int, kind: type[Any]) -> tuple[Any, Any]:
-        """As `_expect`, however long it takes, as long as the daemon answers a ping."""
-        while True:
-            try:
-                return self._receive(request, kind, SILENCE_SECONDS)
-            except _Lost:
-                ping = self._send(m.Ping())
-                found = self._receive_any({request: kind, ping: m.Pong}, self._reply_seconds)
-                if found[0] == request:
-                    return found[1], found[2]
-
-    def _receive(self, request: int, kind: type[Any], seconds: float) -> tuple[Any, Any]:
-        _, message, buffer = self._receive_any({request: kind}, seconds)
-        return message, buffer
-
-    def _receive_any(self, kinds: Mapping[int, type[Any]], seconds: float) -> tuple[int, Any, Any]:
-        assert self._socket is not None and self._monitor is not None
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._monitor, zmq.POLLIN)
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            ready = dict(poller.poll(max(1, int(left * 1000))))
-            if self._socket not in ready:
-                if ready:
-                    raise _Lost("the connection to the backend was lost", remedy="Is it still running?")
-                continue
-            envelope = self._decode(self._socket.recv_multipart())
-            if envelope is None:
-                continue
-            message = envelope.message
-            if envelope.request in kinds:
-                if isinstance(message, m.ErrorReply):
-                    raise message.failure.error()
-                if isinstance(message, kinds[envelope.request]):
-                    return envelope.request, message, envelope.buffer
-            elif isinstance(message, m.ErrorReply) and envelope.request == 0:
-                raise message.failure.error()  # it could not even read the number
-        raise _Lost("the backend does not answer", remedy="Look at it: python -m backend status")
-
-    @staticmethod
-    def _decode(parts: Sequence[bytes]) -> frames.Envelope | None:
+    def _copy_file(self, file: m.ResultFile, path: Path) -> bool:
+        """Copy a result from the daemon's store where we see it; False: fetch it."""
+        if not self._sees_store():
+            return False
         try:
-            return frames.decode(parts)
-        except ProtocolMismatch:
-            raise
-        except OrreryError:
-            return None  # from a newer minor version, or garbage: not ours to answer
+            found = self._call(m.Locate(file.sha256), m.Located)
+            shutil.copyfile(found.path, path)
+            with path.open("rb") as copy:
+                whole = hashlib.file_digest(copy, "sha256").hexdigest() == file.sha256
+        except (OSError, Unauthorized):
+            whole = False
+        if not whole:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return whole
+
+    def _sees_store(self) -> bool:
+        """Prove to this connection's daemon that we read the files it writes; once a connection."""
+        self._connected()
+        assert self.welcome is not None
+        if "same_host" not in self._features:
+            return False
+        if self._proved != (self.welcome.boot, id(self._socket)):
+            self._proved = (self.welcome.boot, id(self._socket))
+            self._seen = False
+            try:
+                place = self._call(m.SameHost(), m.NonceFile).path
+                handle = os.open(place, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+                with os.fdopen(handle, "r", encoding="ascii") as nonce:
+                    self._call(m.Prove(nonce.read(64)), m.Proved)
+                self._seen = True
+            except (OSError, UnicodeDecodeError, OrreryError):
+                return False  # another machine, another mount or another user: chunks it is
+        return self._seen
+
+    _proved: tuple[str, int] = ("", 0)
+    _seen = False
 
 
 def check_result_name(name: str) -> None:

@@ -12,13 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from backend.queue_commands import ID_CHARACTERS, Add, Echo, add_queue_commands, connect, find_job
 from shared_protocol import messages as m
 from shared_protocol.endpoint import read_endpoint, state_folder
-from shared_protocol.errors import Cancelled, InvalidInput, NotReachable, OrreryError, UnknownJob
+from shared_protocol.errors import Cancelled, InvalidInput, NotReachable, OrreryError
 
-Echo = Callable[[str], None]
-ID_CHARACTERS = 8
-"""Shown of a job's id; any unique beginning of it is taken."""
 START_SECONDS = 3.0
 """How long `submit` waits for a backend to appear; it binds within one second of its start."""
 
@@ -26,7 +24,8 @@ START_SECONDS = 3.0
 def serve(args: argparse.Namespace, echo: Echo) -> None:
     """Run the daemon until it is stopped.
 
-    args: host, port, state (Path or None), exit_with_parent (process id or 0), idle_exit (seconds or 0)
+    args: host, port, state (Path or None), exit_with_parent (process id or 0), idle_exit (seconds or 0),
+    workers (0: one a device), metrics_port (0: none)
     """
     from backend.daemon.config import DaemonConfig
     from backend.daemon.server import Daemon
@@ -37,6 +36,8 @@ def serve(args: argparse.Namespace, echo: Echo) -> None:
         port=args.port,
         parent=args.exit_with_parent,
         idle_exit=args.idle_exit,
+        workers=args.workers,
+        metrics_port=args.metrics_port,
     )
     daemon = Daemon(config)
     echo(f"orrery backend listening on {daemon.endpoint.address} (connection file {daemon.connection_file})")
@@ -45,41 +46,49 @@ def serve(args: argparse.Namespace, echo: Echo) -> None:
 
 def stop(args: argparse.Namespace, echo: Echo) -> None:
     """Stop the daemon. args: state"""
-    with _client(args) as client:
+    with connect(args) as client:
         client.shutdown()
     echo("The backend stops; waiting jobs go on when it is started again.")
 
 
 def status(args: argparse.Namespace, echo: Echo) -> None:
     """What the daemon is doing. args: state, json"""
-    with _client(args) as client:
+    with connect(args) as client:
         found = client.status()
     if args.json:
         echo(json.dumps(asdict(found), indent=2))
         return
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count) or "none"
     echo(f"orrery {found.version}, protocol {found.protocol}, process {found.pid}, up {_span(found.uptime)}")
-    echo(f"jobs: {counts}")
+    echo(f"jobs: {counts}{'; the queue is paused' if found.paused else ''}")
     for worker in found.workers:
         at = (
             f", job {worker.job[:ID_CHARACTERS]} in {worker.stage or 'its first stage'}" if worker.job else ""
         )
         again = f", restarted {worker.restarts} times" if worker.restarts else ""
-        echo(f"worker: {worker.state}{at}{again}")
+        memory = f", {worker.memory_bytes / 2**20:.0f} MiB" if worker.memory_bytes else ""
+        echo(f"worker ({worker.device or 'cpu'}): {worker.state}{at}{again}{memory}")
     if found.memory_bytes:
         echo(f"memory of the daemon: {found.memory_bytes / 2**20:.0f} MiB")
+    for device in found.devices:
+        echo(f"{device.name}: {device.free_bytes / 2**30:.1f} of {device.memory_bytes / 2**30:.1f} GiB free")
+    echo(f"disk: {found.disk_free_bytes / 2**30:.1f} GiB free")
 
 
 def submit(args: argparse.Namespace, echo: Echo, options: Mapping[str, Any]) -> None:
     """Queue a picture. With `watch`, follow it to its end; with `out`, then fetch its files.
 
-    args: picture (Path), quality, seed, state, watch (bool), out (Path or None)
+    args: picture (Path), quality, seed, priority, state, watch (bool), out (Path or None)
     options: {"texture.size": 2048, ...}, changes to the preset
     """
     _await_start(args.state)
-    with _client(args) as client:
-        record = client.submit([args.picture], quality=args.quality, options=options, seed=args.seed)
+    with connect(args) as client:
+        record = client.submit(
+            [args.picture], quality=args.quality, options=options, seed=args.seed, priority=args.priority
+        )
         echo(f"job {record.job}")
+        if record.reused and record.state == m.QUEUED:
+            echo(f"stored already, not run again: {', '.join(record.reused)}")
         if not args.watch and args.out is None:
             return
         try:
@@ -97,7 +106,7 @@ def submit(args: argparse.Namespace, echo: Echo, options: Mapping[str, Any]) -> 
 
 def jobs(args: argparse.Namespace, echo: Echo) -> None:
     """The jobs, the newest first. args: state, json, limit"""
-    with _client(args) as client:
+    with connect(args) as client:
         records = client.jobs(limit=args.limit)
     if args.json:
         echo(json.dumps([asdict(record) for record in records], indent=2))
@@ -111,7 +120,7 @@ def jobs(args: argparse.Namespace, echo: Echo) -> None:
 
 def cancel(args: argparse.Namespace, echo: Echo) -> None:
     """Cancel a job and wait until it has ended. args: job (id or its beginning), state"""
-    with _client(args) as client:
+    with connect(args) as client:
         job = find_job(client, args.job)
         record = client.cancel(job)
         if record.state not in m.TERMINAL:
@@ -123,7 +132,7 @@ def cancel(args: argparse.Namespace, echo: Echo) -> None:
 
 def fetch(args: argparse.Namespace, echo: Echo) -> None:
     """Bring a job's files into a folder. args: job (id or its beginning), out (Path), state"""
-    with _client(args) as client:
+    with connect(args) as client:
         record = client.job(find_job(client, args.job))
         _fail_if_failed(record)
         paths = client.fetch(record.job, args.out)
@@ -132,7 +141,7 @@ def fetch(args: argparse.Namespace, echo: Echo) -> None:
 
 
 def add_commands(
-    add: Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser],
+    add: Add,
     job_arguments: Callable[[argparse.ArgumentParser], None],
     changes: Callable[[argparse.Namespace], Mapping[str, Any]],
     echo: Echo,
@@ -150,6 +159,16 @@ def add_commands(
     parser.add_argument(
         "--idle-exit", type=float, default=0.0, metavar="SECONDS", help="end after so long without work"
     )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="jobs at a time; left out: one a GPU, else one"
+    )
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        default=0,
+        metavar="PORT",
+        help="Prometheus text at 127.0.0.1:PORT/metrics",
+    )
     parsers = [parser]
     parsers.append(add("stop", lambda args: stop(args, echo), "stop the backend; waiting jobs are kept"))
     parser = add("status", lambda args: status(args, echo), "what the backend is doing")
@@ -158,6 +177,7 @@ def add_commands(
     parser = add("submit", lambda args: submit(args, echo, changes(args)), "give the backend a picture")
     parser.add_argument("picture", type=Path, metavar="PICTURE")
     parser.add_argument("--watch", action="store_true", help="follow the job to its end")
+    parser.add_argument("--priority", type=int, default=0, help="-100 to 100; higher runs first")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="wait, then fetch the results into DIR")
     job_arguments(parser)
     parsers.append(parser)
@@ -172,30 +192,11 @@ def add_commands(
     parser.add_argument("job", metavar="JOB", help="its id, or the beginning of it")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
     parsers.append(parser)
+    parsers += add_queue_commands(add, echo)
     for parser in parsers:
         parser.add_argument(
             "--state", type=Path, metavar="DIR", help="folder of the backend's jobs (ORRERY_STATE)"
         )
-
-
-def find_job(client: Any, beginning: str) -> str:
-    """The full id of the one job that begins so; UnknownJob or InvalidInput."""
-    if len(beginning) == 32:
-        return beginning
-    if len(beginning) < 4:
-        raise InvalidInput(f"'{beginning}' is too short for a job", "4 characters of its id or more")
-    found = [record.job for record in client.jobs(limit=1000) if record.job.startswith(beginning)]
-    if not found:
-        raise UnknownJob(f"no job begins with '{beginning}'", remedy="List them: python -m backend jobs")
-    if len(found) > 1:
-        raise InvalidInput(f"{len(found)} jobs begin with '{beginning}'", "more characters of the id")
-    return found[0]
-
-
-def _client(args: argparse.Namespace) -> Any:
-    from backend.client import Client
-
-    return Client(state=args.state, patience=10.0)
 
 
 def _await_start(state: Path | None) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import zmq
 
 from shared_protocol import frames, messages
-from shared_protocol.endpoint import Endpoint, process_alive, read_endpoint
+from shared_protocol.endpoint import Endpoint, process_alive, read_endpoint, secure
 from shared_protocol.errors import NotReachable, OrreryError, Unauthorized
 from shared_protocol.messages import Message
 
@@ -196,6 +196,7 @@ class Connection:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.sndtimeo = 2000
+        secure(self._socket, endpoint)
         self._socket.connect(endpoint.address)
         self._endpoint = endpoint
         self._deadline = time.monotonic() + HELLO_SECONDS

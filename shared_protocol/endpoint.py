@@ -12,6 +12,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from shared_protocol.errors import NotReachable, Unauthorized
 
@@ -20,13 +21,28 @@ CONNECTION_FILE = "connection.json"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A daemon: ZeroMQ address, token for `hello`, process id (0 unknown), id of this run of it."""
+    """A daemon: ZeroMQ address, token for `hello`, process id (0 unknown), id of this run of it.
+
+    server_key, public_key, secret_key  CURVE keys (Z85) of the daemon and of this client, where it listens
+                                        beyond its own machine
+    """
 
     address: str
-    token: str
+    token: str = ""
     pid: int = 0
     boot: str = ""
     version: str = ""
+    server_key: str = ""
+    public_key: str = ""
+    secret_key: str = ""
+
+
+def secure(socket: Any, endpoint: Endpoint) -> None:
+    """Give a ZeroMQ socket the keys of this endpoint, if it has some; before it connects."""
+    if endpoint.server_key:
+        socket.curve_serverkey = endpoint.server_key.encode()
+        socket.curve_publickey = endpoint.public_key.encode()
+        socket.curve_secretkey = endpoint.secret_key.encode()
 
 
 def state_folder() -> Path:
@@ -55,7 +71,7 @@ def write_endpoint(endpoint: Endpoint, folder: Path) -> Path:
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".connection-")  # mode 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(asdict(endpoint), file)
+            json.dump({name: value for name, value in asdict(endpoint).items() if value}, file)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -76,10 +92,13 @@ def read_endpoint(folder: Path | None = None) -> Endpoint:
         data = json.loads(path.read_text(encoding="utf-8"))
         endpoint = Endpoint(
             str(data["address"]),
-            str(data["token"]),
+            str(data.get("token", "")),
             int(data.get("pid", 0)),
             str(data.get("boot", "")),
             str(data.get("version", "")),
+            str(data.get("server_key", "")),
+            str(data.get("public_key", "")),
+            str(data.get("secret_key", "")),
         )
     except FileNotFoundError:
         raise NotReachable("no backend is running", remedy="Start one: python -m backend serve") from None

@@ -140,7 +140,7 @@ def test_fuzzed_messages_are_refused_and_others_are_served_meanwhile(daemon, cli
     client.ping()
     before = client.status().memory_bytes
     attacker.send_multipart(frames.encode(m.Hello(daemon.endpoint.token, "attacker"), 1))
-    harmless = [e for e in EXAMPLES if not isinstance(e, m.Shutdown | m.Hello)]
+    harmless = [e for e in EXAMPLES if not isinstance(e, m.Shutdown | m.Hello | m.Pause)]
     for n in range(4000):
         parts = [bytearray(part) for part in encoded(generator.choice(harmless))]
         part = generator.choice(parts)
@@ -406,8 +406,6 @@ def test_a_fetch_into_a_folder_goes_on_from_the_partial_file(daemon, client, tmp
     assert (tmp_path / "one" / "result.bin").read_bytes() == content
     partial.mkdir()
     (partial / file.sha256).write_bytes(b"x" * 5_000_000)  # a damaged one is found, and does not stay
-    with pytest.raises(MalformedMessage, match="checksum"):
-        client.fetch(job, tmp_path)
     client.fetch(job, tmp_path)
     assert (tmp_path / "one" / "result.bin").read_bytes() == content
 
