@@ -15,7 +15,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -107,18 +107,23 @@ def judge_product(case: Case, out: Path) -> dict[str, Any]:
     return {**case.judge(mesh), "charts": mesh.charts, "watertight": mesh.watertight, **reported(out)}
 
 
-def judge_baselines(case: Case, out: Path, quality: str, changes: Mapping[str, Any]) -> dict[str, dict]:
+def judge_baselines(
+    case: Case,
+    out: Path,
+    quality: str,
+    changes: Mapping[str, Any],
+    names: Sequence[str] = ("hull", "uncarved"),
+) -> dict[str, dict]:
     """Figures of the hulls, coloured by the product's texture stage."""
     views, splats = case.trial.given, Splats(*read_splats(out / "splats.ply"))
     options = override(preset(quality), dict(changes))
     without = override(options, {"surface.carve": False})["surface"]
-    meshes = {
-        "hull": plain_hull(views, options["surface"].faces),
-        "uncarved": uncarved(views, splats, without),
+    make = {
+        "hull": lambda: plain_hull(views, options["surface"].faces),
+        "uncarved": lambda: uncarved(views, splats, without),
     }
     return {
-        name: case.judge(WrittenMesh.of(textured(mesh, views, splats, options)))
-        for name, mesh in meshes.items()
+        name: case.judge(WrittenMesh.of(textured(make[name](), views, splats, options))) for name in names
     }
 
 
@@ -189,7 +194,8 @@ def main() -> None:
     parser.add_argument("--quality", default="standard")
     parser.add_argument("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE")
     parser.add_argument("--keep", action="store_true", help="judge what OUT holds already")
-    parser.add_argument("--no-hull", action="store_true", help="the product alone")
+    parser.add_argument("--against", default="hull,uncarved", metavar="NAMES", help="hulls, with commas")
+    parser.add_argument("--no-hull", dest="against", action="store_const", const="", help="no hulls")
     args = parser.parse_args()
     changes = dict(text.split("=", 1) for text in args.set)
     arguments = ["--quality", args.quality, *(word for text in args.set for word in ("--set", text))]
@@ -204,8 +210,8 @@ def main() -> None:
         if not (args.keep and (out / "mesh.glb").exists()):
             run_measured(case.folder, out, arguments)
         row = judge_product(case, out)
-        if not args.no_hull:
-            row["baselines"] = judge_baselines(case, out, args.quality, changes)
+        hulls = [name for name in args.against.split(",") if name]
+        row["baselines"] = judge_baselines(case, out, args.quality, changes, hulls)
         results[case.name] = row
         table.add(case.name, row)
         for name, figures in row.get("baselines", {}).items():

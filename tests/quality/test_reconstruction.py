@@ -1,7 +1,7 @@
 """The whole of `reconstruct` against scans: never below the plain hull, and how far above it at the median.
 
-Every comparison is with the hull of the same views in the same run, coloured by the same texture stage, so that
-neither a slow machine nor a change of the texture moves a bar.
+Every comparison is with the hull of the same views in the same run, coloured by the same texture stage, so
+that neither a slow machine nor a change of the texture moves a bar.
 """
 
 from functools import cache

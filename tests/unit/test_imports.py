@@ -23,8 +23,8 @@ ALLOWED = {
         "backend.pipeline.options", "backend.pipeline.stage", "backend.pipeline.engines", "shared_protocol",
     },
     "backend.evaluation": {
-        "backend", "backend.evaluation", "backend.geometry", "backend.local_run", "backend.output",
-        "backend.pipeline", "backend.report", "backend.warmup", "backend.weights", "shared_protocol",
+        "backend", "backend.evaluation", "backend.geometry", "backend.inputs", "backend.local_run",
+        "backend.output", "backend.pipeline", "backend.report", "backend.warmup", "backend.weights", "shared_protocol",
     },
     "backend.daemon": {"backend", "backend.daemon", "backend.pipeline", "backend.weights", "shared_protocol"},
 }  # fmt: skip
