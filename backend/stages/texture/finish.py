@@ -1,4 +1,4 @@
-"""What is done with every engine's textured mesh: normal map, coarser copies with atlases of their own."""
+"""What is done with every engine's textured mesh: colours without light, normal map, coarser copies."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +11,9 @@ from backend.geometry.surface_lookup import SurfaceLookup, SurfacePoints
 from backend.geometry.tangents import encode_normals, smooth_normals, tangent_frames
 from backend.pipeline.options import TextureOptions
 from backend.pipeline.stage import StageContext
-from backend.pipeline.values import Mesh, TexturedMesh, quantize
+from backend.pipeline.values import Mesh, TexturedMesh, Views, quantize
 from backend.stages.texture.atlas import Texels, lay_out_texels, unwrap
+from backend.stages.texture.delight import delighted, guess_roughness
 from backend.stages.texture.fill import bleed
 
 _LEAST_SIZE = 256
@@ -22,37 +23,59 @@ _REMAP_COLUMNS = 4096
 
 
 def finish(
-    textured: TexturedMesh, mesh: Mesh, options: TextureOptions, context: StageContext
+    textured: TexturedMesh, mesh: Mesh, views: Views, options: TextureOptions, context: StageContext
 ) -> TexturedMesh:
     """The baked mesh with what the options ask for beyond it; `mesh` brings its detail and its LODs."""
-    detail = Finer(mesh.detail, context.check) if options.normal_map and mesh.detail else None
-    if options.normal_map and detail is None:
+    steps = options.delight + options.normal_map + len(mesh.lods)
+    texels = None
+    if options.delight or options.normal_map:
+        texels = lay_out_texels(mesh, textured.uvs, len(textured.texture))
+    if options.delight:
+        context.step(0, steps, "Taking the lighting out of the colours")
+        textured = _delighted(textured, texels, views, context)
+    detail = None
+    if options.normal_map and mesh.detail is None:
         context.warn("No normal map was baked: the surface was handed on without its finer form.")
-    if detail is not None:
-        context.step(0, 1 + len(mesh.lods), "Baking the normal map")
-        texels = lay_out_texels(mesh, textured.uvs, options.size)
+    elif options.normal_map:
+        context.step(int(options.delight), steps, "Baking the normal map")
+        detail = Finer(mesh.detail, context.check)
         textured = replace(textured, normal_map=detail.normal_map(mesh, textured.uvs, texels))
     if not mesh.lods:
         return textured
     finest, lods = Finer(textured.mesh, context.check), []
     for level, lod in enumerate(mesh.lods, start=1):
-        context.step(level, 1 + len(mesh.lods), f"Texturing coarser copy {level} of {len(mesh.lods)}")
-        size = max(options.size >> level, min(_LEAST_SIZE, options.size))
-        uvs, _ = unwrap(lod, size, context)
-        # Baked at the size of the finest and then reduced: each texel is the mean of what it covers.
-        texels = lay_out_texels(lod, uvs, options.size)
-        texture = finest.colors(textured, texels)
-        normals = None if detail is None else detail.normal_map(lod, uvs, texels)
-        lods.append(
-            TexturedMesh(
-                lod,
-                uvs,
-                _reduced(texture, size),
-                None if normals is None else _unit_map(_reduced(normals, size)),
-                textured.roughness,
-            )
-        )
+        context.step(steps - len(mesh.lods) + level - 1, steps, f"Texturing coarser copy {level}")
+        lods.append(_coarser(lod, level, textured, finest, detail, options, context))
     return replace(textured, lods=tuple(lods))
+
+
+def _coarser(
+    lod: Mesh,
+    level: int,
+    textured: TexturedMesh,
+    finest: "Finer",
+    detail: "Finer | None",
+    options: TextureOptions,
+    context: StageContext,
+) -> TexturedMesh:
+    size = max(options.size >> level, min(_LEAST_SIZE, options.size))
+    uvs, _ = unwrap(lod, size, context)
+    # Baked at the size of the finest and then reduced: each texel is the mean of what it covers.
+    texels = lay_out_texels(lod, uvs, options.size)
+    texture = _reduced(finest.colors(textured, texels), size)
+    normals = None
+    if detail is not None:
+        normals = _unit_map(_reduced(detail.normal_map(lod, uvs, texels), size))
+    return TexturedMesh(lod, uvs, texture, normals, textured.roughness)
+
+
+def _delighted(textured: TexturedMesh, texels: Texels, views: Views, context: StageContext) -> TexturedMesh:
+    colors = textured.texture.reshape(-1, 3)[texels.index]
+    albedo, removed = delighted(texels, colors, context.generator(), context.check)
+    roughness = guess_roughness(textured.mesh, views, context.check)
+    texture = quantize(bleed(texels, albedo, context.check)).astype(np.float32) / 255
+    context.note(shading_removed=round(removed, 3), roughness_guess=round(roughness, 3))
+    return replace(textured, texture=texture, roughness=roughness)
 
 
 class Finer:

@@ -14,5 +14,6 @@ def run(
     Engines get the views with the corrections that the splats stage learned, if any.
     Raises StageFailed where the mesh cannot be laid out, Cancelled within a fraction of a second.
     """
-    textured = context.engine.bake(mesh, splats.agreed(views), splats, options, context)
-    return finish(textured, mesh, options, context)
+    views = splats.agreed(views)
+    textured = context.engine.bake(mesh, views, splats, options, context)
+    return finish(textured, mesh, views, options, context)
