@@ -140,6 +140,11 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         ("ring_elevation", "orbit.elevation"),
         ("radius", "orbit.radius"),
         ("splat_format", "export.splat_format"),
+        ("lods", "surface.lods"),
+        ("quads", "surface.quads"),
+        ("normal_map", "texture.normal_map"),
+        ("delight", "texture.delight"),
+        ("mesh_formats", "export.mesh_formats"),
     ):
         if getattr(args, flag, None) is not None:
             changes[path] = getattr(args, flag)
@@ -332,6 +337,20 @@ def _job_arguments(parser: argparse.ArgumentParser, stages: Sequence[str]) -> No
     parser.add_argument("--texture-size", type=int, metavar="PX", help="edge of the texture (1024)")
     parser.add_argument("--faces", type=int, metavar="N", help="triangle budget (20000)")
     parser.add_argument("--gaussians", type=int, metavar="N", help="number of splats (20000)")
+    parser.add_argument(
+        "--lods",
+        metavar="N",
+        help="coarser copies of the mesh: how many (each a quarter), or budgets 5000,1000",
+    )
+    for flag, words in (
+        ("--quads", "remesh to quads"),
+        ("--normal-map", "bake what the triangle budget took away into a normal map"),
+        ("--delight", "take smooth lighting out of the colours, guess a roughness"),
+    ):
+        parser.add_argument(flag, action="store_const", const=True, help=words)
+    parser.add_argument(
+        "--mesh-formats", metavar="FORMATS", help="mesh formats beside GLB, with commas: obj, ply, stl"
+    )
     parser.add_argument(
         "--splat-format", choices=SPLAT_FORMATS, metavar="FORMAT",
         help="another format of the splats beside splats.ply: " + ", ".join(SPLAT_FORMATS[1:]),
