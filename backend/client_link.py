@@ -20,16 +20,15 @@ REPLY_SECONDS = 4.0
 SILENCE_SECONDS = 1.0
 """After this much silence in a subscription or transfer the daemon is asked whether it lives."""
 BACK_OFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+HANDSHAKES = 3
+"""Attempts at a first connection that is closed while it is made."""
 JITTER = 0.5
 """A pause is up to so much longer, so that many clients do not come back at the same moment."""
 RECONNECT_SECONDS = 30.0
 """How long a daemon may be away before a command gives up."""
 
-_REFUSED = (
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
+_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+_LOST = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | _REFUSED
 
 
 class Lost(NotReachable):
@@ -85,13 +84,15 @@ class ClientLink:
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
         secure(socket, endpoint)
         # Tells at once when the other side is gone; the socket itself would connect again in silence.
-        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | _REFUSED)
+        self._monitor = socket.get_monitor_socket(_LOST)
         socket.connect(endpoint.address)
         self._socket = socket
         try:
             reply = self._exchange(m.Hello(endpoint.token, self._name, __version__), m.HelloReply)
-        except Lost:
+        except Lost as error:
             self._disconnect()
+            if error.details.get("handshake"):
+                raise
             raise Lost(
                 f"nothing that speaks our protocol answers at {endpoint.address}",
                 remedy="Start a backend: python -m backend serve",
@@ -133,8 +134,15 @@ class ClientLink:
                 self._hello_again(error)
 
     def _connected(self) -> None:
-        if self._socket is None:
-            self.hello()
+        for attempt in range(HANDSHAKES):
+            if self._socket is not None:
+                return
+            try:
+                self.hello()
+            except Lost as error:
+                if not error.details.get("handshake") or attempt == HANDSHAKES - 1:
+                    raise
+                time.sleep(BACK_OFF_SECONDS[attempt])
 
     def _hello_again(self, error: Unauthorized) -> None:
         """The daemon has forgotten this connection, or is another one than before: say hello again."""
@@ -225,6 +233,13 @@ class ClientLink:
         assert self._monitor is not None
         event = int(recv_monitor_message(self._monitor)["event"])
         self._disconnect()
+        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:  # cut, or our idea of its key is wrong
+            raise Lost(
+                "the backend closed the connection before it was made",
+                "a running backend, whose CURVE key is that of our connection file",
+                "Look whether it runs, and make a new connection file: python -m backend keygen NAME",
+                handshake=True,
+            )
         if event & _REFUSED:
             raise Unauthorized(
                 "the backend refuses this connection: it wants CURVE keys that it knows, or it is no backend",

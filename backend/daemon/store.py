@@ -36,9 +36,9 @@ from shared_protocol.messages import (
 )
 
 MAX_CRASHES = 2
-"""A job whose worker died this often is failed (`worker_crashed`)."""
+"""A job whose worker died this often with no stage finished in between is failed (`worker_crashed`)."""
 MAX_INTERRUPTIONS = 20
-"""So is one during which the daemon itself died this often without a stage being finished in between."""
+"""So is one during which the daemon itself died this often, likewise."""
 KEEP_SECONDS = 7 * 24 * 3600.0
 """How long the records and results of ended jobs are kept."""
 
@@ -150,8 +150,9 @@ class JobStore:
             reused = json.loads(row["reused"]) + ([event.stage] if event.kind == "reused" else [])
             self._db.execute(
                 "UPDATE jobs SET stage = ?, stage_index = ?, stages = ?, reused = ?,"
-                " interruptions = CASE ? WHEN 'finished' THEN 0 ELSE interruptions END WHERE id = ?",
-                (event.stage, event.index, event.stages, json.dumps(reused), event.kind, event.job),
+                " interruptions = CASE ? WHEN 'finished' THEN 0 ELSE interruptions END,"
+                " crashes = CASE ? WHEN 'finished' THEN 0 ELSE crashes END WHERE id = ?",
+                (event.stage, event.index, event.stages, json.dumps(reused), *[event.kind] * 2, event.job),
             )
             self._add_event(event.job, event.kind, RUNNING, event.time, event)
 

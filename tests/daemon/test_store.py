@@ -359,7 +359,7 @@ class Orders(RuleBasedStateMachine):
 
 
 TestOrders = Orders.TestCase
-TestOrders.settings = settings(max_examples=80, stateful_step_count=40, deadline=None, derandomize=True)
+TestOrders.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, derandomize=True)
 
 
 def test_a_full_disk_is_told_and_leaves_the_store_whole(store):

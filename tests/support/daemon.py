@@ -22,7 +22,10 @@ PICTURE = ("picture.png", b"not decoded by the fake worker " * 10)
 class RunningDaemon:
     """Start, kill and start again, always on the same state folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None, **options: float) -> None:
+        self.folder = folder
+        self.options = options
+        self.environment = dict(environment or {})
         self.state = folder / "state"
         self.cache = folder / "cache"
         self.log = folder / "stages.log"
@@ -32,13 +35,19 @@ class RunningDaemon:
         self.start()
 
     def start(self, worker="tests.support.fake_worker"):
-        environment = os.environ | {
-            "ORRERY_CACHE": str(self.cache),
-            "ORRERY_FAKE_LOG": str(self.log),
-            "PYTHONPATH": str(ROOT),
-        }
+        """Options and environment (see fake_daemon.py) may be changed before."""
+        environment = (
+            os.environ
+            | {
+                "ORRERY_CACHE": str(self.cache),
+                "ORRERY_FAKE_LOG": str(self.log),
+                "PYTHONPATH": str(ROOT),
+            }
+            | self.environment
+        )
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fake_daemon", str(self.state), worker],
+            [sys.executable, "-m", "tests.support.fake_daemon", str(self.state), worker]
+            + [f"{name}={value}" for name, value in self.options.items()],
             stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
         )  # fmt: skip
         assert self.process.stdout.readline().startswith("tcp://127.0.0.1:")
@@ -79,8 +88,8 @@ class RunningDaemon:
 
 
 @contextlib.contextmanager
-def running_daemon(folder: Path):
-    daemon = RunningDaemon(folder)
+def running_daemon(folder: Path, environment=None, **options):
+    daemon = RunningDaemon(folder, environment, **options)
     try:
         yield daemon
     finally:
@@ -104,7 +113,12 @@ def wait_until(condition, seconds=15.0):
 
 
 class CuttingProxy:
-    """Loopback TCP in front of the daemon, which closes every connection once `cut_after` bytes came."""
+    """Loopback TCP in front of the daemon, which closes every connection once `cut_after` bytes came.
+
+    cut_next  close the connection on the next bytes that come, once
+    flip_at  a bit of the byte that comes so many bytes after the start of a connection is flipped, once
+    seen     what went through, if `watching`
+    """
 
     def __init__(self, address: str) -> None:
         host, port = address.removeprefix("tcp://").split(":")
@@ -112,7 +126,12 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self.cut_after = 0
+        self.cut_next = False
         self.cuts = 0
+        self.flip_at = 0
+        self.flipped = 0
+        self.watching = False
+        self.seen = bytearray()
         self.forwarded = 0
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._accept)]
@@ -135,10 +154,17 @@ class CuttingProxy:
                     data = ready.recv(1 << 16)
                     if not data:
                         return
+                    if self.watching:
+                        self.seen += data
                     if ready is far:
+                        if self.flip_at and came <= self.flip_at < came + len(data):
+                            altered = bytearray(data)
+                            altered[self.flip_at - came] ^= 0x10
+                            data, self.flip_at, self.flipped = bytes(altered), 0, self.flipped + 1
                         came += len(data)
                         self.forwarded += len(data)
-                        if self.cut_after and came > self.cut_after:
+                        if self.cut_next or (self.cut_after and came > self.cut_after):
+                            self.cut_next = False
                             self.cuts += 1
                             return
                     try:

@@ -1,17 +1,26 @@
-"""The real daemon with a fake worker: python -m tests.support.fake_daemon STATE WORKER_MODULE"""
+"""The real daemon with a fake worker: python -m tests.support.fake_daemon STATE WORKER [name=value ...]
+
+Further arguments are fields of `DaemonConfig` (numbers), or `grace`: seconds before a deaf worker is ended.
+"""
 
 import sys
 from pathlib import Path
 
+from backend.daemon import supervisor
 from backend.daemon.config import DaemonConfig
 from backend.daemon.server import Daemon
+from tests.support import crash_points
 
 RECIPES = (("fake", ("one", "two", "three", "four", "five", "six")),)
 
 
 def main():
+    crash_points.install("daemon")
+    options = {name: float(value) for name, _, value in (text.partition("=") for text in sys.argv[3:])}
+    supervisor.GRACE_SECONDS = options.pop("grace", supervisor.GRACE_SECONDS)
+    options |= {name: int(options[name]) for name in ("workers", "metrics_port") if name in options}
     worker = (sys.executable, "-m", sys.argv[2])
-    daemon = Daemon(DaemonConfig(Path(sys.argv[1]), worker=worker, recipes=RECIPES))
+    daemon = Daemon(DaemonConfig(Path(sys.argv[1]), worker=worker, recipes=RECIPES, **options))
     sys.stdout.write(daemon.endpoint.address + "\n")
     sys.stdout.flush()
     daemon.run()

@@ -6,11 +6,14 @@ really runs, so that tests see what was run again. Options choose what goes wron
 
 import json
 import os
+import re
 import sys
 import time
 import types
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from backend.pipeline import engines, runner
 from backend.pipeline.artifacts import ArtifactStore
@@ -20,6 +23,7 @@ from backend.pipeline.values import Exports
 from backend.worker.main import serve
 from shared_protocol.errors import StageFailed
 from shared_protocol.messages import ResultFile
+from tests.support import crash_points
 
 STAGES = ("one", "two", "three", "four", "five", "six")
 RECIPE = tuple(
@@ -43,10 +47,24 @@ class FakeOptions:
     trouble: str = ""
 
 
+class Block:
+    """Memory that is counted while it is held."""
+
+    held = 0
+
+    def __init__(self, size):
+        self.data = np.ones(size, np.uint8)
+        Block.held += 1
+
+    def __del__(self):
+        Block.held -= 1
+
+
 def run_stage(options, context, value):
     with open(os.environ["ORRERY_FAKE_LOG"], "a", encoding="utf-8") as log:
         log.write(f"{context.stage} {os.getpid()}\n")
     steps = max(options.milliseconds // 10, 1)
+    memory = []  # in use until the stage ends
     for step in range(steps):
         context.step(step, steps, f"step {step}")
         if options.trouble == "crash":
@@ -57,6 +75,25 @@ def run_stage(options, context, value):
             raise ZeroDivisionError("a bug of ours")
         if options.trouble == "deaf":
             time.sleep(60)
+        if options.trouble == "stuck_in_c":
+            re.match("(a+)+$", "a" * 60 + "b")  # one call that holds the GIL for longer than anybody lives
+        if options.trouble == "busy":
+            busy_until = time.monotonic() + 0.009
+            while time.monotonic() < busy_until:
+                pass
+        if options.trouble == "memory" or (options.trouble == "memory_once" and not context.low_memory):
+            memory.append(Block(200_000_000))
+            raise MemoryError("Unable to allocate 1.50 GiB for an array")
+        if options.trouble == "gpu" and not Path(os.environ["ORRERY_FAKE_LOG"] + ".gpu").exists():
+            Path(os.environ["ORRERY_FAKE_LOG"] + ".gpu").touch()
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if options.trouble == "gpu_always":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if options.trouble == "fill":
+            memory.append(np.ones(options.size, np.uint8))
+        if options.trouble == "preview":
+            grey = step / steps
+            context.preview(context.stage, lambda grey=grey: np.full((600, 400, 4), grey, np.float32))
         time.sleep(options.milliseconds / 1000 / steps)
     before = next(iter(value.files.values()))
     data = (before[:64] + context.stage.encode()) * (options.size // 8 + 1)
@@ -65,6 +102,9 @@ def run_stage(options, context, value):
 
 def execute(submit, reports, cancelled, low_memory):
     print("a library prints to stdout")  # noqa: T201  (must not disturb the pipe)
+    if low_memory:
+        with open(os.environ["ORRERY_FAKE_LOG"] + ".memory", "a", encoding="utf-8") as log:
+            log.write(f"{Block.held} blocks held\n")
     override(preset(submit.quality), {})
     plan = json.loads(submit.label) if submit.label.startswith("{") else {}
     store = ArtifactStore()
@@ -105,5 +145,6 @@ def install():
 
 
 if __name__ == "__main__":
+    crash_points.install("worker")
     install()
     serve(execute)
