@@ -24,7 +24,8 @@ ALLOWED = {
     },
     "backend.evaluation": {
         "backend", "backend.evaluation", "backend.geometry", "backend.inputs", "backend.local_run",
-        "backend.output", "backend.pipeline", "backend.report", "backend.warmup", "backend.weights", "shared_protocol",
+        "backend.output", "backend.pipeline", "backend.report", "backend.warmup", "backend.weights",
+        "shared_protocol",
     },
     "backend.daemon": {"backend", "backend.daemon", "backend.pipeline", "backend.weights", "shared_protocol"},
 }  # fmt: skip
