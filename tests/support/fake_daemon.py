@@ -3,7 +3,9 @@
 Further arguments are fields of `DaemonConfig` (numbers), or `grace`: seconds before a deaf worker is ended.
 """
 
+import os
 import sys
+import time
 from pathlib import Path
 
 from backend.daemon import supervisor
@@ -14,7 +16,15 @@ from tests.support import crash_points
 RECIPES = (("fake", ("one", "two", "three", "four", "five", "six")),)
 
 
+def _let_the_clock_jump():
+    """ORRERY_FAKE_CLOCK seconds forward and back again, every half second."""
+    jump, real = float(os.environ.get("ORRERY_FAKE_CLOCK", 0)), time.time
+    if jump:
+        time.time = lambda: real() + jump * ((int(real() * 2) % 3) - 1)
+
+
 def main():
+    _let_the_clock_jump()
     crash_points.install("daemon")
     options = {name: float(value) for name, _, value in (text.partition("=") for text in sys.argv[3:])}
     supervisor.GRACE_SECONDS = options.pop("grace", supervisor.GRACE_SECONDS)
