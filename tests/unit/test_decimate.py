@@ -7,10 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from backend.geometry.cameras import ring
 from backend.geometry.carving import Grid, extract_surface
-from backend.geometry.decimate import decimate, vertex_quadrics
+from backend.geometry.decimate import decimate, decimate_levels, vertex_quadrics
 from backend.geometry.mesh_check import face_components, has_manifold_vertices, is_watertight_manifold
 from backend.geometry.smoothing import taubin
+from backend.geometry.surface_lookup import SurfaceLookup
+from backend.pipeline.options import SurfaceOptions
+from backend.pipeline.stage import StageContext
+from backend.stages.surface.hull import HullSurface
+from tests.support.solids import one_splat, render_views
 
 
 def blobs(seed, sigma, size=28):
@@ -88,3 +94,89 @@ def test_taubin_smooths_without_shrinking():
     smooth = taubin(rough, ball.faces, rounds=10)
     assert np.std(np.linalg.norm(smooth, axis=1)) < 0.4 * np.std(np.linalg.norm(rough, axis=1))
     assert trimesh.Trimesh(smooth, ball.faces).volume == pytest.approx(ball.volume, rel=0.01)
+
+
+def test_levels_are_one_descent_each_closed_and_within_its_budget():
+    ball = trimesh.creation.icosphere(4)
+    vertices, faces = ball.vertices.astype(np.float32), ball.faces
+    levels = decimate_levels(vertices, faces, (10**6, 900, 300, 120))
+    assert [len(level) for _, level in levels] == [len(faces), 900, 300, 120]
+    assert all(is_watertight_manifold(level) for _, level in levels)
+    alone = decimate(vertices, faces, 900)
+    assert alone[0].tobytes() == levels[1][0].tobytes() and alone[1].tobytes() == levels[1][1].tobytes()
+
+
+def test_rims_of_a_rough_drum_are_kept_where_plain_quadrics_bend_them():
+    axis = np.arange(80) - 39.5
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    radius = np.hypot(x, y)
+    drum = np.maximum(radius - 30, abs(z) - 25).astype(np.float32)
+    rough = drum + 1.2 * np.sin(x / 3) * np.sin(y / 3 + 1) * np.sin(z / 3)
+    rough[(abs(radius - 30) < 4) & (abs(abs(z) - 25) < 4)] = drum[
+        (abs(radius - 30) < 4) & (abs(abs(z) - 25) < 4)
+    ]
+    vertices, faces = extract_surface(Grid(rough.astype(np.float32), np.full(3, -39.5), 1.0))
+    angle = np.linspace(0, 2 * np.pi, 400)
+    rim = np.concatenate(
+        [np.column_stack([30 * np.cos(angle), 30 * np.sin(angle), np.full(400, side)]) for side in (-25, 25)]
+    )
+
+    def error(features):
+        there = SurfaceLookup(*decimate(vertices, faces, 500, features=features)).nearest(rim)
+        return float(there.distance.mean())
+
+    assert error(30.0) < 0.9 * error(0.0)  # measured .80
+
+
+def solid_with_edges(kind):
+    """Box, L or cylinder, closed, with a full turn of points along its sharp edges (P, 3)."""
+    if kind == "cylinder":
+        solid = trimesh.creation.cylinder(0.3, 0.6, sections=96)
+    elif kind == "box":
+        solid = trimesh.creation.box((0.7, 0.5, 0.6))
+        solid.apply_transform(trimesh.transformations.rotation_matrix(0.35, [0, 0, 1]))
+    else:
+        outline = np.array(
+            [[-0.35, -0.3], [0.35, -0.3], [0.35, -0.05], [-0.05, -0.05], [-0.05, 0.35], [-0.35, 0.35]]
+        )
+        front = np.insert(outline, 1, -0.2, axis=1)
+        caps = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5]])
+        sides = [
+            face
+            for i, j in zip(range(6), [*range(1, 6), 0], strict=True)
+            for face in ([i, i + 6, j], [j, i + 6, j + 6])
+        ]
+        solid = trimesh.Trimesh(
+            np.vstack([front, front + [0, 0.4, 0]]), np.vstack([caps, caps[:, ::-1] + 6, sides])
+        )
+        solid.fix_normals()
+    assert solid.is_watertight and solid.volume > 0
+    sharp = solid.face_adjacency_edges[solid.face_adjacency_angles > np.radians(40)]
+    share = np.linspace(0, 1, 40)[:, None, None]
+    ends = solid.vertices[sharp]
+    return solid, (ends[:, 0] * (1 - share) + ends[:, 1] * share).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("kind", ["box", "l", "cylinder"])
+def test_edges_of_a_solid_reconstructed_from_views_stay_within_a_cell_at_a_small_budget(kind):
+    solid, edges = solid_with_edges(kind)
+    views = render_views(
+        np.asarray(solid.vertices),
+        np.asarray(solid.faces),
+        ring(8, radius=2.0, elevation_degrees=8, fov_degrees=40, size=160),
+    )
+    engine, context = HullSurface(), StageContext("surface", None, "hull")
+    options = SurfaceOptions(grid=64, faces=10**6, carve=False)
+    dense = engine.reconstruct(views, one_splat(), options, context)
+    cell = float(np.ptp(solid.vertices, axis=0).max()) / 64
+
+    def error(features):
+        vertices, faces = decimate(dense.vertices, dense.faces, 150, features=features)
+        assert is_watertight_manifold(faces)
+        return SurfaceLookup(vertices, faces).nearest(edges).distance / cell
+
+    vertices, faces = decimate(dense.vertices, dense.faces, 150, features=30.0)
+    assert is_watertight_manifold(faces)
+    away = SurfaceLookup(vertices, faces).nearest(edges).distance / cell
+    # Measured .31, .33, .61 for 90 % of the edges; the cells themselves cut off .34, .61, .66.
+    assert np.quantile(away, 0.9) < 0.8
