@@ -30,6 +30,7 @@ class EngineEntry:
     packages  import names that must be installed, with `extra` the pip extra that brings them
     weights   names in backend/weights/catalog.toml
     better    names of weights that the engine uses where they are, and does without where they are not
+    install   how to install the packages where no extra brings them
     step_seconds  the longest it works without a word on a slow machine, where that is more than 12 s
     memory_bytes  of the host that it needs at standard quality; 0: little
     """
@@ -43,6 +44,7 @@ class EngineEntry:
     weights: tuple[str, ...] = ()
     better: tuple[str, ...] = ()
     cuda: bool = False
+    install: str = ""
     step_seconds: float = 0.0
     memory_bytes: int = 0
 
@@ -78,7 +80,11 @@ ENGINES: tuple[EngineEntry, ...] = (
                 "neural signed distance field (NeuS): for CUDA, minutes on a CPU", packages=("torch",),
                 extra="models"),
     EngineEntry("texture", "project", "backend.stages.texture.project:ProjectTexture",
-                "xatlas charts, cosine-weighted projection"),
+                "few flat charts, cosine-weighted projection"),
+    EngineEntry("texture", "refine_cuda", "backend.stages.texture.refine_cuda:RefineCudaTexture",
+                "projection, then fitted to the views by nvdiffrast", packages=("torch", "nvdiffrast"),
+                better=("stlpips",), cuda=True, install='torch (pip install "orrery[models]"), and nvdiffrast '
+                "from its sources: pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"),
     EngineEntry("export", "files", "backend.stages.export.files:FilesExport",
                 "GLB, PLY, cameras, contact sheet and film"),
 )  # fmt: skip
@@ -129,7 +135,8 @@ def availability(entry: EngineEntry) -> Availability:
     missing = [name for name in entry.packages if importlib.util.find_spec(name) is None]
     if missing:
         target = f"orrery[{entry.extra}]" if entry.extra else " ".join(missing)
-        return Availability(False, f"not installed: {', '.join(missing)}", f'Run: pip install "{target}"')
+        remedy = f"Install {entry.install}" if entry.install else f'Run: pip install "{target}"'
+        return Availability(False, f"not installed: {', '.join(missing)}", remedy)
     if entry.cuda and not cuda_present():
         return Availability(
             False, "no CUDA device", "Use a machine with an NVIDIA GPU and driver, or the CPU engine."

@@ -1,0 +1,180 @@
+"""Texture refinement on CUDA: the baked texture is fitted to the views by differentiable drawing."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backend.geometry.cameras import Cameras
+from backend.geometry.mesh_nvdiffrast import Scene, require_cuda, resolved
+from backend.geometry.perceptual import PerceptualNet
+from backend.geometry.photometric_torch import ssim
+from backend.pipeline.options import TextureOptions
+from backend.pipeline.stage import StageContext
+from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views, quantize
+from backend.stages.texture.objective import OBJECTIVE, Objective
+from backend.stages.texture.project import CONFIDENCE_POWER, ProjectTexture, front_facts
+from backend.weights import stlpips
+from shared_protocol.errors import OutOfMemory
+
+if TYPE_CHECKING:
+    import torch
+
+    from backend.geometry.perceptual_torch import TorchPerceptualTerm
+
+STEPS = 500
+"""As V3D's README."""
+RATE = 1e-3
+_SUPERSAMPLE = 2
+_COARSE = 8
+"""Texels a side of the coarse part of the change, which also reaches texels that no sample touches."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One view on the device.
+
+    colors (3, H, W) over white, 0..1; inside (H, W) bool: pixels wholly on the object; weight of the view
+    """
+
+    colors: "torch.Tensor"
+    inside: "torch.Tensor"
+    weight: float
+
+
+class RefineCudaTexture:
+    """The embedded bake, then MSE + D-SSIM + perceptual distance at fixed geometry."""
+
+    version = "1"
+
+    def bake(
+        self, mesh: Mesh, views: Views, splats: Splats, options: TextureOptions, context: StageContext
+    ) -> TexturedMesh:
+        """See run.py. EngineUnavailable without nvdiffrast and a CUDA device."""
+        dr = require_cuda()
+        import torch
+
+        textured = ProjectTexture().bake(mesh, views, splats, options, context)
+        term = load_term(context, "cuda")
+        try:
+            texture = refine(textured, views, context, dr, "cuda", term=term)
+        except torch.cuda.OutOfMemoryError as error:
+            raise OutOfMemory(
+                f"the GPU ran out of memory while refining a texture of {options.size} pixels",
+                remedy="Lower texture.size, or close other programs on the GPU.",
+            ) from error
+        textured = replace(textured, texture=quantize(texture).astype(np.float32) / 255)
+        context.note(**front_facts(textured, views))
+        return textured
+
+
+def load_term(context: StageContext, device: str) -> "TorchPerceptualTerm | None":
+    """The perceptual term; None where its weights are not present."""
+    context.note(texture_perceptual=stlpips.present())
+    if not stlpips.present():
+        return None
+    from backend.geometry.perceptual_torch import TorchPerceptualNet, TorchPerceptualTerm
+
+    tensors = stlpips.load()
+    PerceptualNet.of(tensors)  # names and shapes
+    return TorchPerceptualTerm(TorchPerceptualNet(tensors, device), context.seed)
+
+
+def refine(
+    textured: TexturedMesh,
+    views: Views,
+    context: StageContext,
+    dr: Any,
+    device: str,
+    *,
+    term: "TorchPerceptualTerm | None" = None,
+    steps: int = STEPS,
+    objective: Objective = OBJECTIVE,
+) -> np.ndarray:
+    """The texture (T, T, 3) float32, 0..1, after `steps` steps of Adam, a view each.
+
+    dr  nvdiffrast.torch or a module with its functions. Only pixels that are on the object in the view and
+    on the mesh count, so that a wrong outline does not colour the mesh.
+    """
+    import torch
+
+    scene = Scene(textured.mesh.vertices, textured.mesh.faces, dr, device)
+    start = torch.as_tensor(np.ascontiguousarray(textured.texture, dtype=np.float32), device=device)
+    uvs = torch.as_tensor(np.ascontiguousarray(textured.uvs, dtype=np.float32), device=device)
+    cameras = views.cameras
+    fine = cameras.resized(cameras.width * _SUPERSAMPLE, cameras.height * _SUPERSAMPLE)
+    targets = make_targets(views, device)
+    size = start.shape[0]
+    detail = torch.zeros_like(start, requires_grad=True)
+    coarse = torch.zeros((1, 3, max(size // _COARSE, 1), max(size // _COARSE, 1)), device=device)
+    coarse.requires_grad_()
+    optimiser = torch.optim.Adam([detail, coarse], lr=RATE, betas=(0.9, 0.99))
+    generator = np.random.default_rng(context.seed)
+    order: list[int] = []
+    errors = np.full(len(views), np.nan)
+    first_error = None
+
+    def current() -> "torch.Tensor":
+        upsampled = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+        return start + detail + upsampled[0].permute(1, 2, 0)
+
+    for step in range(steps):
+        context.step(step, steps, f"Refining the texture: step {step} of {steps}")
+        order = order or list(generator.permutation(len(views)))
+        view = int(order.pop())
+        target = targets[view]
+        texture = current()
+        picture, inside = draw_inside(scene, texture, uvs, fine, view, target)
+        optimiser.zero_grad(set_to_none=True)
+        loss, error = _loss(picture, target, inside, objective, term, step, steps)
+        total = target.weight * loss + objective.nearness * ((texture - start) ** 2).mean()
+        total.backward()
+        optimiser.step()
+        errors[view] = error
+        if first_error is None and not np.isnan(errors).any():
+            first_error = float(errors.mean())
+    if steps:
+        context.note(
+            texture_error_before=round(first_error or float(np.nanmean(errors)), 6),
+            texture_error_after=round(float(np.nanmean(errors)), 6),
+        )
+    return current().detach().clamp(0, 1).cpu().numpy()
+
+
+def draw_inside(
+    scene: Scene, texture: "torch.Tensor", uvs: "torch.Tensor", cameras: Cameras, view: int, target: Target
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Colours (3, H, W), and where mesh and object fill the pixel; elsewhere they are the target's own."""
+    import torch
+
+    rast = scene.rasterize(cameras, view)
+    planes = resolved(scene.textured(texture, uvs, rast), rast, _SUPERSAMPLE)
+    inside = target.inside & (planes[..., 3] > 1 - 1e-3)
+    return torch.where(inside, planes[..., :3].permute(2, 0, 1), target.colors), inside
+
+
+def _loss(picture, target: Target, inside, objective: Objective, term, step: int, steps: int):
+    """The objective of one view, differentiable, and the mean squared error over the object."""
+    squares = (picture - target.colors) ** 2
+    loss = squares.mean()
+    if objective.ssim:
+        loss = loss + objective.ssim * (1 - ssim(picture, target.colors)).mean()
+    if term is not None and objective.perceptual and term.wanted(step, step / steps):
+        loss = loss + objective.perceptual * term(picture, target.colors, step)
+    return loss, float(squares.detach().sum() / (3 * inside.sum()).clamp_min(1))
+
+
+def make_targets(views: Views, device: str) -> list[Target]:
+    """The views over white, 0..1 as they come (they were divided by 255 when they were read, once)."""
+    import torch
+
+    trust = views.confidence.astype(np.float64) ** CONFIDENCE_POWER
+    trust = trust / max(float(trust.mean()), 1e-9)
+    targets = []
+    for rgba, weight in zip(views.rgba, trust, strict=True):
+        alpha = rgba[..., 3:]
+        colors = (rgba[..., :3] * alpha + (1 - alpha)).transpose(2, 0, 1)
+        colors = torch.as_tensor(np.ascontiguousarray(colors), device=device)
+        inside = torch.as_tensor(rgba[..., 3] > 0.99, device=device)
+        targets.append(Target(colors, inside, float(weight)))
+    return targets
