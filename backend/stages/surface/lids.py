@@ -23,6 +23,8 @@ _STEEPEST = 1.2
 _LEAST_SHARE, _LEAST_CELLS, _MOST = 0.04, 80, 4
 _THICK = 3.0
 """What lies this deep under a top's surface still counts as its lid."""
+_RIM = 1.4, 3.2
+"""How far inside the border of a top its rim is measured."""
 _DOWN = -0.85
 """Vertical part of the normal of what faces down."""
 
@@ -110,12 +112,30 @@ def tops(field: np.ndarray) -> Iterator[Top]:
         yield Top(plan, height[tuple(nearest)])
 
 
+def levelled(field: np.ndarray, top: Top, raised: float) -> tuple[np.ndarray, Top]:
+    """The solid with the top lowered to `raised` above what spans its border, and that top.
+
+    Where no texture tells better, a hull closes the mouth with a cone as steep as the views are high.
+    """
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    inward = distance_transform_edt(top.plan)
+    ring = (inward > _RIM[0]) & (inward <= _RIM[1])
+    if not ring.any():
+        return field, top
+    nearest = distance_transform_edt(~ring, return_distances=False, return_indices=True)
+    height = np.minimum(gaussian_filter(top.height[tuple(nearest)], 1.5) + raised, top.height)
+    above = np.arange(field.shape[2]) - height[:, :, None]
+    lower = np.where(top.plan[:, :, None] & (above > -REACH), np.minimum(field, -above), field)
+    return lower.astype(np.float32), Top(top.plan, height)
+
+
 @dataclass(frozen=True)
 class Walls:
     """The solid's surface without a lid, (X, Y, Z) float32.
 
-    side   distance to any of it
-    base   distance to the part that faces down
+    side   distance to all of it but what faces down
+    base   distance to what faces down
     """
 
     side: np.ndarray
@@ -142,7 +162,7 @@ def walls_without(field: np.ndarray, top: Top) -> Walls:
     base = np.zeros_like(shell)
     down = rising < _DOWN
     base[x[down], y[down], z[down]] = True
-    return Walls(_distance(field, shell), _distance(field, base))
+    return Walls(_distance(field, shell & ~base), _distance(field, base))
 
 
 def _distance(field: np.ndarray, shell: np.ndarray) -> np.ndarray:

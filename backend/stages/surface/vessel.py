@@ -19,10 +19,20 @@ from backend.geometry.carving import Grid
 from backend.geometry.field_rays import Photographs, SightLines, agreement
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Views
-from backend.stages.surface.lids import REACH, Top, Upright, lines_onto, photographs_of, tops, walls_without
+from backend.stages.surface.lids import (
+    REACH,
+    Top,
+    Upright,
+    levelled,
+    lines_onto,
+    photographs_of,
+    tops,
+    walls_without,
+)
 
-_PIXELS, _LEAST_PIXELS = 12_000, 300
+_PIXELS, _LEAST_PIXELS = 10_000, 300
 _THINNEST = 1.5
+_RAISED = 0.0, 0.3, 0.6
 _KNOTS = (0.0, 3.0, 8.0, 16.0, 28.0, 44.0)
 """Depths under the lid between which the wall's thickness is interpolated."""
 _SEEN_SHARE = 0.03
@@ -42,8 +52,10 @@ _FLOOR_THICKER = 1.5
 _ROOM = 12.0
 _WIDENING = 1.5
 """Below the mouth, a hollow widens by so much a cell of depth at most (and the room for the wall itself)."""
-_FLOOR_SEEN = 0.97
-"""A floor must explain the views so much better than walls alone."""
+_AS_GOOD, _FLOOR_SHARE = 1.05, 0.25
+"""A floor is there if, of the pixels that would see it, the views agree on it nearly as well as on what
+lies behind: what is not proven empty stays solid."""
+_NO_FLOOR = 1e6
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,13 @@ class _Scene:
         """The same with only every `stride`-th pixel."""
         chosen = np.arange(0, len(self.lines), stride)
         return replace(self, lines=self.lines.take(chosen), wrong=self.wrong[chosen], lid=self.lid[chosen])
+
+    def levelled(self, raised: float) -> "_Scene":
+        """The same with the lid lowered to `raised` above its border."""
+        field, top = levelled(self.field, self.top, raised)
+        x, y, _ = np.unravel_index(self.spots, field.shape)
+        below = self.below - (self.top.height - top.height)[x, y].astype(np.float32)
+        return replace(self, field=field, top=top, below=below)
 
 
 @dataclass(frozen=True)
@@ -105,8 +124,9 @@ def hollow_vessels(grid: Grid, views: Views, context: StageContext) -> Grid:
         context.check()
         lines = lines_onto(frame.field, top, photographs, cameras, alpha, frame.world_from_cells, _PIXELS)
         scene = _scene_of(frame.field, top, photographs, lines)
-        cavity = None if scene is None else _cavity_of(scene, context)
-        if cavity is not None:
+        found = None if scene is None else _cavity_of(scene, context)
+        if found is not None:
+            scene, cavity = found
             field = np.minimum(field, _carved(scene, cavity))
             walls.append(round(cavity.thickness[0] * grid.cell, 5))
             guessed |= not np.isfinite(cavity.floor)
@@ -131,7 +151,10 @@ def _scene_of(field: np.ndarray, top: Top, photographs: Photographs, lines: Sigh
     if len(lines) < _LEAST_PIXELS:
         return None
     lid = agreement(field, photographs, lines)
-    known = np.flatnonzero(lid.seen > 0)
+    level = agreement(levelled(field, top, 0.0)[0], photographs, lines)
+    both = (lid.seen > 0) & (level.seen > 0)
+    lid = level if level.error[both].sum() < lid.error[both].sum() else lid
+    known = np.flatnonzero((lid.seen > 0) & (lid.distance >= 0))
     if len(known) < _LEAST_PIXELS or np.quantile(lid.error[known], 1 - _CHANGED) < _LID_WRONG:
         return None
     walls = walls_without(field, top)
@@ -150,8 +173,11 @@ def _scene_of(field: np.ndarray, top: Top, photographs: Photographs, lines: Sigh
     )
 
 
-def _cavity_of(scene: _Scene, context: StageContext) -> _Cavity | None:
-    """The cavity on which the views agree best; None where they do not agree far better than on the lid."""
+def _cavity_of(scene: _Scene, context: StageContext) -> tuple[_Scene, _Cavity] | None:
+    """The cavity on which the views agree best, and the scene with its rim as high as they agree best on.
+
+    None where they do not agree far better than on the lid.
+    """
     few = scene.every(3)
     deepest = float(scene.side.max(initial=0))
     ladder = _THINNEST * 1.25 ** np.arange(16)
@@ -161,28 +187,42 @@ def _cavity_of(scene: _Scene, context: StageContext) -> _Cavity | None:
     best = min(cavities, key=lambda cavity: _cost(few, cavity, context))
     if not _convincing(few, _tested(few, best), lenient=True):
         return None
-    best = _refined(scene, best, context)
-    test = _tested(scene, best)
-    if not _convincing(scene, test):
+    # The rim's height matters: where it is half a cell too high, the wall behind seems two cells nearer.
+    rims = [scene, *(scene.levelled(raised) for raised in _RAISED)]
+    scene = min(rims, key=lambda one: _cost(one.every(2), best, context))
+    best = _refined(scene.every(2), best, context)
+    best = _with_floor(scene, best, context)
+    if best is None or not _convincing(scene, _tested(scene, best)):
         return None
-    deepest = float(np.quantile(_depths(scene, test), 0.99))
-    floors = [replace(best, floor=floor) for floor in _FLOORS if floor < deepest]
-    if not floors:
-        return best
-    costs = [_cost(scene, cavity, context) for cavity in floors]
-    lowest = int(np.argmin(costs))
-    if costs[lowest] > _FLOOR_SEEN * float(test.error.mean()):
-        return best
-    return floors[lowest] if floors[lowest].floor >= _SHALLOW else None
+    return scene, best
+
+
+def _with_floor(scene: _Scene, cavity: _Cavity, context: StageContext) -> _Cavity | None:
+    """The same with the shallowest floor that the views do not speak against; None if that is no depth."""
+    none = _tested(scene, replace(cavity, floor=_NO_FLOOR))
+    for floor in _FLOORS:
+        context.check()
+        with_floor = _tested(scene, replace(cavity, floor=floor))
+        other = none.distance - with_floor.distance > 1.5
+        if np.count_nonzero(other) < _FLOOR_SHARE * np.count_nonzero(none.distance - scene.lid > 1.5):
+            return cavity  # too little of it would be seen to tell
+        if with_floor.error[other].mean() < _AS_GOOD * none.error[other].mean() + 5e-4:
+            for spread in (0.15, 0.05):
+                near = [floor * (1 + spread * n) for n in (-1, 0, 1, 2)]
+                floor = min(near, key=lambda f: _cost(scene, replace(cavity, floor=f), context))
+            return replace(cavity, floor=floor) if floor >= _SHALLOW else None
+    return cavity
 
 
 def _carved(scene: _Scene, cavity: _Cavity) -> np.ndarray:
     """(X, Y, Z) float32: the solid without the cavity."""
     thickness = np.interp(scene.below, _KNOTS, cavity.thickness).astype(np.float32)
-    inside = np.minimum(scene.side - thickness, scene.base - _FLOOR_THICKER * thickness)
-    inside = np.minimum(inside, _WIDENING * scene.below + thickness - scene.beside)
     if np.isfinite(cavity.floor):
-        inside = np.minimum(inside, np.float32(cavity.floor) - scene.below)
+        above_floor = np.minimum(np.float32(cavity.floor) - scene.below, scene.base - 1)
+    else:
+        above_floor = scene.base - _FLOOR_THICKER * thickness
+    inside = np.minimum(scene.side - thickness, above_floor)
+    inside = np.minimum(inside, _WIDENING * scene.below + thickness - scene.beside)
     field = scene.field.copy()
     flat = field.reshape(-1)
     flat[scene.spots] = np.minimum(flat[scene.spots], np.clip(-inside, -REACH, REACH))
