@@ -152,7 +152,9 @@ class Client(ClientLink):
             try:
                 self._connected()
                 subscription = self._send(m.Subscribe(job, after, previews))
-                self._expect(subscription, m.Subscribed)
+                record = self._expect(subscription, m.Subscribed).record
+                if record.state in m.TERMINAL and record.seq <= after:
+                    return
                 while True:
                     event = self._expect_alive(subscription, m.Event)[0]
                     if event.kind not in ("step", "preview"):

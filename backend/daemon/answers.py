@@ -192,7 +192,7 @@ class Answers:
 
     def subscribe(self, peer: Peer, request: int, message: m.Subscribe, _: None) -> m.Subscribed:
         record = self._core.store.get(message.job)
-        self._outgoing.subscribe((peer, request), message, record.seq)
+        self._outgoing.subscribe((peer, request), message, record)
         return m.Subscribed(self._core.dispatch.with_step(record))
 
     def unsubscribe(self, peer: Peer, request: int, message: m.Unsubscribe, _: None) -> m.Unsubscribed:

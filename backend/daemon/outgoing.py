@@ -36,12 +36,14 @@ class Outgoing:
     def __len__(self) -> int:
         return len(self._subscriptions)
 
-    def subscribe(self, key: Key, message: m.Subscribe, head: int) -> None:
-        """Send events from now on; LimitExceeded."""
+    def subscribe(self, key: Key, message: m.Subscribe, record: m.JobRecord) -> None:
+        """Send events from now on, if there are more to come; LimitExceeded."""
+        if record.state in m.TERMINAL and message.after >= record.seq:
+            return
         if sum(other[0] == key[0] for other in self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise LimitExceeded("too many subscriptions", f"at most {MAX_SUBSCRIPTIONS} a connection")
         self._subscriptions[key] = _Subscription(
-            message.job, max(message.after, 0), head, 0 if message.previews else -1
+            message.job, max(message.after, 0), record.seq, 0 if message.previews else -1
         )
 
     def unsubscribe(self, key: Key) -> None:

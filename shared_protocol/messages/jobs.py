@@ -107,7 +107,7 @@ class Subscribe(Message):
 
 @dataclass(frozen=True)
 class Subscribed(Message):
-    """Events follow, under the same request number."""
+    """Events follow, under the same request number; none when `record` is final and `after` its last."""
 
     type = "subscribed"
     record: JobRecord

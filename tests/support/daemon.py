@@ -151,7 +151,10 @@ class CuttingProxy:
         with near, socket.create_connection(self._target) as far:
             while not self._stop.is_set():
                 for ready in select.select([near, far], [], [], 0.1)[0]:
-                    data = ready.recv(1 << 16)
+                    try:
+                        data = ready.recv(1 << 16)
+                    except OSError:
+                        return
                     if not data:
                         return
                     if self.watching:
