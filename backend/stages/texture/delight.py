@@ -97,7 +97,7 @@ def guess_roughness(mesh: Mesh, views: Views, check: Callable[[], None]) -> floa
     """One roughness for the whole surface, from highlights that move over it from view to view.
 
     Matte paint looks alike from all sides; a highlight makes a place much brighter in a few views and never
-    darker. Where views differ both ways they just disagree. A guess: 0.9 (matte) to 0.35.
+    darker. Where views differ both ways they just disagree. A guess, on no scale: 0.9 (matte) to 0.35.
     """
     points = mesh.vertices[:: max(1, len(mesh.vertices) // 4000)]
     normals = vertex_normals(mesh.vertices, mesh.faces)[:: max(1, len(mesh.vertices) // 4000)]
@@ -115,16 +115,18 @@ def guess_roughness(mesh: Mesh, views: Views, check: Callable[[], None]) -> floa
         inside = (column >= 1) & (row >= 1) & (column < width - 1) & (row < height - 1) & (depth > 0)
         facing = ((camera.centres[0] - points) * normals).sum(axis=1)
         facing /= np.maximum(np.linalg.norm(camera.centres[0] - points, axis=1), 1e-12)
-        there = np.flatnonzero(inside & (facing > 0.3))
+        there = np.flatnonzero(inside & (facing > 0.5))
         r, c = row[there], column[there]
         open_ = np.abs(surface.depth[r, c] - depth[there]) < tolerance
         there, r, c = there[open_], r[open_], c[open_]
         pixel = views.rgba[view, r, c]
         solid = pixel[:, 3] > 0.98
-        seen[view, there[solid]] = linear_from_srgb(pixel[solid, :3]) @ _LUMINANCE
-    often = (~np.isnan(seen)).sum(axis=0) >= 5
+        seen[view, there[solid]] = pixel[solid, :3] @ _LUMINANCE  # encoded: differences as seen
+    often = (~np.isnan(seen)).sum(axis=0) >= 4
     if not often.any():
         return ROUGHNESS
-    low, middle, high = np.nanquantile(seen[:, often], (0.1, 0.5, 0.9), axis=0)
-    excess = float(np.mean((high - middle) - (middle - low)) / max(float(middle.mean()), 1e-3))
-    return float(np.clip(ROUGHNESS - 2.0 * max(excess - 0.02, 0.0), _GLOSSIEST, ROUGHNESS))
+    low, middle, high = np.nanquantile(seen[:, often], (0, 0.5, 1), axis=0)
+    # Brighter than usual in one view, less how much darker in another: noise has both alike.
+    excess = (high - middle) - (middle - low)
+    shine = float(np.quantile(excess, 0.95) + np.quantile(excess, 0.05))
+    return float(np.clip(ROUGHNESS - 3 * max(shine - 0.05, 0.0), _GLOSSIEST, ROUGHNESS))
