@@ -51,3 +51,27 @@ def test_an_unknown_engine_lists_the_known_ones():
     names = [entry.name for entry in all_engines() if entry.stage == "matting"]
     with pytest.raises(InvalidInput, match=", ".join(names)):
         find_engine("matting", "magic")
+
+
+@pytest.mark.parametrize(
+    ("text", "budgets"),
+    [("0", ()), ("1", (5000,)), ("2", (5000, 1250)), ("8000,1000", (8000, 1000)), ("900", (900,))],
+)
+def test_coarser_copies_are_a_number_or_budgets(text, budgets):
+    assert override(preset("standard"), {"surface.lods": text})["surface"].lod_budgets() == budgets
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("surface.lods", "few"),
+        ("surface.lods", "-1"),
+        ("surface.lods", "5000,50"),
+        ("surface.lods", "1000,5000"),
+        ("export.mesh_formats", "glb,fbx"),
+        ("export.up", "x"),
+    ],
+)
+def test_finishing_options_that_say_nothing_clear_are_refused_in_words(path, value):
+    with pytest.raises(InvalidInput, match=r"names no|no format|no axis"):
+        override(preset("standard"), {path: value})

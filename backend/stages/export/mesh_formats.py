@@ -1,4 +1,4 @@
-"""OBJ, PLY and STL beside the GLB: real quads, welded vertices, metres, the axis up that was asked for."""
+"""OBJ (with real quads), PLY and STL beside the GLB: welded, in metres, the axis up that was asked for."""
 
 import struct
 
@@ -63,7 +63,8 @@ def _obj(textured: TexturedMesh, turned: bool, name: str) -> dict[str, bytes]:
 
 
 def _ply(textured: TexturedMesh, turned: bool) -> bytes:
-    """Binary PLY, closed, with the texture as colours of the vertices."""
+    """Binary PLY, closed, with the texture as colours of the vertices; triangles, since many readers take
+    faces of one size only."""
     mesh = textured.mesh
     vertices = np.empty(
         len(mesh.vertices), dtype=[("position", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)]
@@ -71,7 +72,8 @@ def _ply(textured: TexturedMesh, turned: bool) -> bytes:
     vertices["position"] = _turn(mesh.vertices, turned)
     vertices["normal"] = _turn(smooth_normals(mesh.vertices, mesh.faces), turned)
     vertices["color"] = quantize(vertex_colors(textured))
-    quads, triangles = (mesh.faces.ravel()[corners] for corners in polygons(textured))
+    faces = np.empty(len(mesh.faces), dtype=[("count", "u1"), ("index", "<i4", 3)])
+    faces["count"], faces["index"] = 3, mesh.faces
     header = [
         "ply",
         "format binary_little_endian 1.0",
@@ -79,17 +81,11 @@ def _ply(textured: TexturedMesh, turned: bool) -> bytes:
         f"element vertex {len(vertices)}",
         *(f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")),
         *(f"property uchar {name}" for name in ("red", "green", "blue")),
-        f"element face {len(quads) + len(triangles)}",
+        f"element face {len(faces)}",
         "property list uchar int vertex_indices",
         "end_header",
     ]
-    data = ("\n".join(header) + "\n").encode() + vertices.tobytes()
-    for corners in (quads, triangles):
-        width = corners.shape[1]
-        rows = np.empty(len(corners), dtype=[("count", "u1"), ("index", "<i4", width)])
-        rows["count"], rows["index"] = width, corners
-        data += rows.tobytes()
-    return data
+    return ("\n".join(header) + "\n").encode() + vertices.tobytes() + faces.tobytes()
 
 
 def vertex_colors(textured: TexturedMesh) -> np.ndarray:
