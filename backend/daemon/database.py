@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from backend.daemon.status import disk_free
 from shared_protocol.errors import AccessDenied, DiskFull, Unsupported
 
 MIGRATIONS = (
@@ -78,6 +79,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.on_rollback: Callable[[], None] = lambda: None
         """Called after a transaction was undone: what was remembered of the tables may be wrong."""
+        self._folder = path.parent
         try:
             self.connection = sqlite3.connect(path, isolation_level=None)
             self.connection.row_factory = sqlite3.Row
@@ -116,8 +118,11 @@ class Database:
                 self.execute("ROLLBACK")
             self.on_rollback()
             if isinstance(error, sqlite3.OperationalError) and _disk_is_full(error):
+                free = disk_free(self._folder)
                 raise DiskFull(
-                    "no space is left for the backend's job store", remedy="Free some space and try again."
+                    f"no space is left for the backend's job store ({free / 2**20:.0f} MiB are free)",
+                    remedy="Free some space and try again.",
+                    free_bytes=free,
                 ) from error
             raise
 

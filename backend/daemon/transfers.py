@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from backend.daemon.wire import Peer
-from backend.pipeline.artifacts import ArtifactStore, translate_os_error
+from backend.pipeline.artifacts import ArtifactStore, check_room, translate_os_error
 from shared_protocol.errors import (
     AccessDenied,
     DiskFull,
@@ -146,6 +146,7 @@ class Transfers:
         with self._translated():
             if self.has(message.sha256, message.size):
                 return UploadReady(message.size)
+            check_room(self._uploads, message.size)
             self._uploads.mkdir(parents=True, exist_ok=True)
             path = self._uploads / f"{message.sha256}.part"
             if any(one.path == path for one in self._incoming.values()):

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ from backend.pipeline import values
 from shared_protocol.errors import AccessDenied, DiskFull
 
 DEFAULT_QUOTA_BYTES = 4 << 30
+RESERVE_BYTES, RESERVE_PART = 2 << 30, 20
+"""Kept free: 2 GiB, or a twentieth of a disk that is smaller than 40 GiB."""
 ORPHAN_SECONDS = 3600.0
 """Content that no key names is dropped after this: younger, it may be about to be named by a key or a pin."""
 
@@ -53,10 +56,43 @@ class Artifact:
 def translate_os_error(error: OSError, path: Path) -> Exception:
     """An OSError met while writing `path`, as one of our errors (or itself when none fits)."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskFull(f"no space is left to write {path}", remedy="Free some space and run again.")
+        return _disk_full(path, 0)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return AccessDenied(f"{path} cannot be written", remedy="Choose a folder you may write to.")
     return error
+
+
+def check_room(path: Path, size: int) -> None:
+    """DiskFull, with the numbers, unless `size` bytes fit where `path` is and the reserve stays free.
+
+    The reserve is for what must always be written (the job store), and for everybody else on this disk.
+    """
+    try:
+        usage = shutil.disk_usage(_existing(path))
+    except OSError:
+        return  # the system does not tell: the write itself will
+    if usage.free - size < min(RESERVE_BYTES, usage.total // RESERVE_PART):
+        raise _disk_full(path, size)
+
+
+def _disk_full(path: Path, needed: int) -> DiskFull:
+    details = {"needed_bytes": needed} if needed else {}
+    words = f"no space is left to write {path}"
+    with contextlib.suppress(OSError):
+        usage = shutil.disk_usage(_existing(path))
+        reserve = min(RESERVE_BYTES, usage.total // RESERVE_PART)
+        details |= {"free_bytes": usage.free, "reserve_bytes": reserve}
+        words += f" ({_mib(usage.free)} are free, {_mib(reserve)} of them are kept free"
+        words += f", {_mib(needed)} were needed)" if needed else ")"
+    return DiskFull(words, remedy="Free some space and run again.", **details)
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -120,7 +156,9 @@ class ArtifactStore:
         digests: dict[str, str] = {}
         sizes: dict[str, int] = {}
         try:
-            for name, data in value.to_files().items():
+            files = value.to_files()
+            check_room(self.root, sum(map(len, files.values())))
+            for name, data in files.items():
                 digests[name], sizes[name] = self._write_blob(data), len(data)
             artifact = Artifact(
                 key, type(value).__name__, digests, sizes, facts or {}, warnings or [], engine, seconds
@@ -133,6 +171,7 @@ class ArtifactStore:
     def save_blob(self, data: bytes) -> str:
         """Store content that belongs to no stage; returns its sha256. Pin it, or it goes within an hour."""
         try:
+            check_room(self.root, len(data))
             return self._write_blob(data)
         except OSError as error:
             raise translate_os_error(error, self.root) from error
