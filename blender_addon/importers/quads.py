@@ -26,13 +26,18 @@ def quads_in(path: Path) -> int:
 
 
 def join_quads(mesh: bpy.types.Mesh, quads: int) -> None:
-    """Join the first `quads` pairs of triangles; a pair that is no longer two neighbours stays as it is."""
+    """Join the first `quads` pairs of triangles; a pair that is no longer two neighbours stays as it is.
+
+    Nothing is joined where there are fewer faces than that: the number is of another mesh.
+    """
+    if 2 * quads > len(mesh.polygons):
+        return
     content = bmesh.new()
     try:
         content.from_mesh(mesh)
         content.faces.ensure_lookup_table()
         diagonals = []
-        for number in range(min(quads, len(content.faces) // 2)):
+        for number in range(quads):
             first, second = content.faces[2 * number], content.faces[2 * number + 1]
             common = set(first.edges) & set(second.edges)
             if len(common) == 1 and len(first.edges) == len(second.edges) == 3:

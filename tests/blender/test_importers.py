@@ -200,7 +200,63 @@ def test_the_mesh_or_the_gaussians_or_both_are_shown(blender, job_folder):
     assert (mesh.hide_render, splats.hide_render) == (False, False)
 
 
+def test_pairs_of_triangles_that_the_file_announces_become_quads_with_their_uvs(blender, tmp_path):
+    data, _ = files.wedge_glb(quads=6)
+    (tmp_path / "mesh.glb").write_bytes(data)
+    item = import_mesh(tmp_path / "mesh.glb", "wedge", blender.context.scene.collection)
+    assert [len(polygon.vertices) for polygon in item.data.polygons] == [4] * 6
+    assert all(polygon.use_smooth for polygon in item.data.polygons)
+    uv = np.empty(2 * len(item.data.loops), np.float32)
+    item.data.uv_layers.active.data.foreach_get("uv", uv)
+    columns = uv.reshape(-1, 4, 2)[..., 0]
+    assert np.ptp(columns, axis=1).max() == 0 and sorted(columns[:, 0].tolist()) == pytest.approx(
+        [0.125, 0.375, 0.625, 0.625, 0.875, 0.875]
+    )
+
+
+def test_more_quads_than_there_are_pairs_leave_the_triangles_as_they_are(blender, tmp_path):
+    (tmp_path / "mesh.glb").write_bytes(files.wedge_glb(quads=7)[0])
+    item = import_mesh(tmp_path / "mesh.glb", "wedge", blender.context.scene.collection)
+    assert [len(polygon.vertices) for polygon in item.data.polygons] == [3] * 12
+
+
+def test_a_normal_map_is_data_and_the_base_colour_is_colour(blender, tmp_path):
+    flat = files.png(np.full((4, 4, 3), (128, 128, 255), np.uint8))
+    (tmp_path / "mesh.glb").write_bytes(files.wedge_glb(normal_map=flat)[0])
+    item = import_mesh(tmp_path / "mesh.glb", "wedge", blender.context.scene.collection)
+    nodes = item.material_slots[0].material.node_tree.nodes
+    (bump,) = (node for node in nodes if node.type == "NORMAL_MAP")
+    assert bump.outputs["Normal"].links[0].to_node.type == "BSDF_PRINCIPLED"
+    image = bump.inputs["Color"].links[0].from_node.image
+    assert (image.name, image.colorspace_settings.name) == ("wedge normals", "Non-Color")
+    (principled,) = (node for node in nodes if node.type == "BSDF_PRINCIPLED")
+    base = principled.inputs["Base Color"].links[0].from_node.image
+    assert (base.name, base.colorspace_settings.name) == ("wedge base colour", "sRGB")
+
+
+def test_coarser_copies_wait_hidden_in_a_collection_of_their_own(blender, job_folder):
+    for level in (1, 2):
+        (job_folder / f"mesh_lod{level}.glb").write_bytes(files.wedge_glb()[0])
+    collection = import_result(job_folder, PROVENANCE, Placement(), blender.context.scene)
+    (below,) = collection.children
+    assert (below.name, sorted(item.name for item in below.objects)) == (
+        "duck LODs",
+        ["duck LOD1", "duck LOD2"],
+    )
+    assert all(item.hide_viewport and item.hide_render for item in below.objects)
+    mesh = collection.objects["duck"]
+    assert all(item.parent is mesh and item.data is not mesh.data for item in below.objects)
+    result.show(collection, result.SHOW_BOTH)
+    assert all(item.hide_viewport for item in below.objects)
+    for item in below.objects:
+        item.hide_viewport = False  # what is hidden is not placed
+    blender.context.view_layer.update()
+    assert all(item.matrix_world.translation.z == pytest.approx(0.4) for item in below.objects)
+    assert result.result_collections(blender.context.scene) == [collection]
+
+
 def test_a_broken_result_leaves_nothing_in_the_scene(blender, job_folder):
+    (job_folder / "mesh_lod1.glb").write_bytes(files.wedge_glb()[0])
     (job_folder / "splats.ply").write_bytes(b"ply\n")
     with pytest.raises(InvalidInput):
         import_result(job_folder, PROVENANCE, Placement(), blender.context.scene)

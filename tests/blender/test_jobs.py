@@ -197,15 +197,16 @@ def test_a_job_goes_on_when_the_backend_comes_back(addon, picture, result, tmp_p
 def test_one_undo_step_removes_a_result_and_the_files_can_be_imported_again(addon, picture, result, tmp_path):
     bpy.ops.mesh.primitive_cube_add()
     bpy.ops.ed.undo_push(message="a cube")
+    result["mesh_lod1.glb"] = files.wedge_glb()[0]
     with ScriptedBackend(tmp_path / "state", result):
         job = generate(addon, picture)
         pump_until(addon, lambda: job.final)
-    assert len(bpy.data.objects) == 3
+    assert len(bpy.data.objects) == 4
     bpy.ops.ed.undo()
     assert [item.name for item in bpy.data.objects] == ["Cube"]
     assert not bpy.data.collections
     bpy.ops.orrery.import_result(job=job.id)
-    assert len(bpy.data.objects) == 3
+    assert len(bpy.data.objects) == 4
 
 
 def test_a_result_waits_while_a_mesh_is_edited(addon, picture, result, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -24,16 +25,26 @@ def png(rgb: np.ndarray) -> bytes:
     )
 
 
-def glb(positions: np.ndarray, faces: np.ndarray, uvs: np.ndarray, texture: bytes) -> bytes:
+def glb(
+    positions: np.ndarray,
+    faces: np.ndarray,
+    uvs: np.ndarray,
+    texture: bytes,
+    *,
+    quads: int = 0,
+    normal_map: bytes = b"",
+) -> bytes:
     """A GLB with one textured mesh under an empty, whose transforms cancel out.
 
-    positions (V, 3) in glTF axes, +Y up; faces (F, 3); uvs (V, 2) rows from the top; texture a PNG
+    positions (V, 3) in glTF axes, +Y up; faces (F, 3); uvs (V, 2) rows from the top; pictures are PNGs;
+    quads: so many pairs of the first faces are announced as quads
     """
     parts = [
         np.asarray(positions, "<f4").tobytes(),
         np.asarray(uvs, "<f4").tobytes(),
         np.asarray(faces, "<u4").tobytes(),
         texture,
+        *([normal_map] if normal_map else []),
     ]
     views, body = [], b""
     for part in parts:
@@ -76,13 +87,19 @@ def glb(positions: np.ndarray, faces: np.ndarray, uvs: np.ndarray, texture: byte
         "bufferViews": views,
         "buffers": [{"byteLength": len(body)}],
     }
+    if quads:
+        document["meshes"][0]["primitives"][0]["extras"] = {"orrery_quads": quads}
+    if normal_map:
+        document["materials"][0]["normalTexture"] = {"index": 1}
+        document["textures"].append({"source": 1})
+        document["images"].append({"bufferView": 4, "mimeType": "image/png"})
     text = json.dumps(document).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + body
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def wedge_glb() -> tuple[bytes, np.ndarray]:
+def wedge_glb(**more: Any) -> tuple[bytes, np.ndarray]:
     """A closed box, wider than deep, taller than wide, red in front, blue behind, green on the sides.
 
     Seams split its vertices: 24 in the file, 8 when welded. Returns the GLB and the (8, 3) corners in
@@ -111,7 +128,7 @@ def wedge_glb() -> tuple[bytes, np.ndarray]:
         faces += [(start, start + 1, start + 2), (start, start + 2, start + 3)]
     texture = png(np.array([[(200, 40, 40), (40, 40, 200), (40, 160, 40), (200, 200, 40)]], np.uint8))
     world = np.stack([corners[:, 0], -corners[:, 2], corners[:, 1]], axis=1)
-    return glb(np.array(positions), np.array(faces), np.array(uvs), texture), world
+    return glb(np.array(positions), np.array(faces), np.array(uvs), texture, **more), world
 
 
 def splat_ply(
