@@ -166,12 +166,14 @@ class TextureOptions:
     """UV atlas and projection.
 
     size        edge of the atlas, pixels
+    optimise    fit the texture to the views at fixed geometry (V3D 3.3) after the blend
     normal_map  bake what the reduction of faces took away into a tangent-space normal map
     delight     take the smooth part of the lighting out of the base colour and guess a roughness
     """
 
     engine: str = AUTO
     size: int = 1024
+    optimise: bool = True
     normal_map: bool = False
     delight: bool = False
 

@@ -71,6 +71,11 @@ class Texels:
     def __len__(self) -> int:
         return len(self.index)
 
+    def take(self, some: np.ndarray) -> "Texels":
+        """The texels at these places of the arrays."""
+        arrays = (self.index, self.face, self.weights, self.positions, self.normals)
+        return Texels(self.size, *(array[some] for array in arrays))
+
 
 def lay_out_texels(mesh: Mesh, uvs: np.ndarray, size: int) -> Texels:
     """Find the surface point under each texel centre (those inside a chart)."""

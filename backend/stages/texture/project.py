@@ -1,6 +1,7 @@
-"""The embedded texture engine: xatlas charts, projection with visibility, filling."""
+"""The embedded texture engine: levelled projection with visibility, Gaussians and filling for the unseen."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,8 +12,11 @@ from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views, quantize
 from backend.stages.texture.atlas import Texels, lay_out_texels, unwrap
 from backend.stages.texture.fill import bleed, fill_unseen
-from backend.stages.texture.projection import Gathered, gather
-from backend.stages.texture.sources import prepare_source
+from backend.stages.texture.levelling import SAMPLES, level_views
+from backend.stages.texture.optimise import optimise
+from backend.stages.texture.projection import blend, sample_views
+from backend.stages.texture.sources import prepare_sources
+from backend.stages.texture.splat_views import LOOKS, splat_views
 
 FRONT_BOOST = 20.0
 """How much more the front (input) view weighs than the others: the user's pixels are the exact ones."""
@@ -21,49 +25,108 @@ CONFIDENCE_POWER = 4.0
 the mesh covers of the front view is repeated 2.1 dB better than with a power of 1."""
 
 
+SPLAT_SHARE = 0.1
+"""How much a picture of the Gaussians weighs beside a view. They know what the views saw from afar or at a
+glance; measured on wrong geometry, off the orbit: +0.2 dB in the mean, lunch box +0.5 dB."""
+LEAST_SPLAT = 0.02
+"""Sum of weights from which the Gaussians' colour is taken where no view sees the surface."""
+
+
 class ProjectTexture:
     """Bakes by blending the views that see each texel."""
 
-    version = "1"
+    version = "2"
 
     def bake(
         self, mesh: Mesh, views: Views, splats: Splats, options: TextureOptions, context: StageContext
     ) -> TexturedMesh:
-        """See run.py; `splats` are not used."""
-        total = len(views) + 3
-        context.step(0, total, "Unwrapping the mesh")
+        """See run.py."""
+        progress = _Progress(context, len(views) + len(LOOKS) + 3)
+        progress("Unwrapping the mesh")
         uvs, charts = unwrap(mesh, options.size, context)
         texels = lay_out_texels(mesh, uvs, options.size)
-        gathered = project_views(
-            mesh,
-            views,
-            texels,
-            lambda view: context.step(view + 1, total, f"Projecting view {view + 1} of {len(views)}"),
-        )
-        context.step(len(views) + 1, total, "Filling what no view sees")
-        seen = gathered.seen()
-        colors = fill_unseen(mesh, texels, gathered.colors(), seen, context.check)
-        context.step(len(views) + 2, total, "Finishing the texture")
+        colors, seen = project_views(mesh, views, texels, progress)
+        context.note(coverage_seen=round(float((seen > 0).mean()), 4))
+        if len(splats):
+            colors, seen = add_splats(colors, seen, mesh, views, splats, texels, progress)
+            context.note(coverage_with_splats=round(float((seen > 0).mean()), 4))
+        progress("Filling what no view sees")
+        colors = fill_unseen(mesh, texels, colors[:, :3], seen, context.check)
+        progress("Finishing the texture")
         texture = quantize(bleed(texels, colors, context.check)).astype(np.float32) / 255
-        context.check()
         textured = TexturedMesh(mesh, uvs, texture)
-        context.note(
-            charts=charts, coverage_seen=round(float((seen > 0).mean()), 4), **front_facts(textured, views)
-        )
-        context.step(total, total, "Texture ready")
+        if options.optimise:
+            texture = quantize(optimise(textured, views, view_trust(views), context))
+            textured = replace(textured, texture=texture.astype(np.float32) / 255)
+        context.check()
+        context.note(charts=charts, **front_facts(textured, views))
+        progress("Texture ready")
         return textured
 
 
-def project_views(mesh: Mesh, views: Views, texels: Texels, on_view: Callable[[int], None]) -> Gathered:
-    """What all views together say about every texel; `on_view(i)` is called before view i."""
-    extent = float(np.ptp(mesh.vertices, axis=0).max())
-    gathered = Gathered.empty(len(texels))
-    for view in range(len(views)):
-        on_view(view)
-        source = prepare_source(mesh, views, view, extent)
-        weight = float(views.confidence[view]) ** CONFIDENCE_POWER * (FRONT_BOOST if view == 0 else 1.0)
-        gather(gathered, texels, source, views.cameras, view, weight, extent)
-    return gathered
+class _Progress:
+    """Steps of known number, counted."""
+
+    def __init__(self, context: StageContext, total: int) -> None:
+        self.context, self._total, self._done = context, total, 0
+
+    def __call__(self, text: str) -> None:
+        self.context.step(min(self._done, self._total), self._total, text)
+        self._done += 1
+
+
+def view_trust(views: Views) -> np.ndarray:
+    """(N,) float32: how far each view is believed beside the others."""
+    return (views.confidence.astype(np.float64) ** CONFIDENCE_POWER).astype(np.float32)
+
+
+def project_views(
+    mesh: Mesh, views: Views, texels: Texels, progress: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What all views together say of every texel.
+
+    Returns (P, 4): colour and the front view's share in it; (P,): sum of weights, 0 where no view sees the
+    texel. `progress` is called before each view.
+    """
+    extent = _extent(mesh)
+    sources = prepare_sources(
+        mesh, views, lambda view: progress(f"Projecting view {view + 1} of {len(views)}")
+    )
+    scales = view_trust(views)
+    some = np.arange(0, len(texels), max(1, len(texels) // SAMPLES))
+    levels = level_views(sample_views(texels.take(some), sources, extent), scales)
+    scales[0] *= FRONT_BOOST
+    painted = blend(texels, sources, scales, levels, extent, lambda: None)
+    return painted[:, [0, 1, 2, 4]], painted[:, 3]
+
+
+def add_splats(
+    colors: np.ndarray,
+    seen: np.ndarray,
+    mesh: Mesh,
+    views: Views,
+    splats: Splats,
+    texels: Texels,
+    progress: Callable[[str], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `project_views`, with the Gaussians' pictures blended in; what the front view shows is kept."""
+    pictures = splat_views(splats, mesh, views, lambda view: progress("Looking at the Gaussians"))
+    sources = prepare_sources(mesh, pictures, lambda view: None)
+    count = len(pictures)
+    plain = np.zeros((count, 2, 3), dtype=np.float32)
+    plain[:, 0] = 1
+    painted = blend(texels, sources, np.ones(count, np.float32), plain, _extent(mesh), lambda: None)
+    weight = SPLAT_SHARE * painted[:, 3] * (1 - colors[:, 3]) ** 2
+    weight[(seen == 0) & (painted[:, 3] < LEAST_SPLAT)] = 0
+    total = seen + weight
+    mix = (weight / np.maximum(total, 1e-20))[:, None]
+    mixed = colors.copy()
+    mixed[:, :3] += mix * (painted[:, :3] - colors[:, :3])
+    return mixed, total
+
+
+def _extent(mesh: Mesh) -> float:
+    return float(np.ptp(mesh.vertices, axis=0).max())
 
 
 def front_facts(textured: TexturedMesh, views: Views) -> dict[str, float]:

@@ -1,14 +1,13 @@
-"""Projects texels into a view and gathers its colours: visibility by depth, weights by angle and trust."""
+"""Projects texels into all views at once and blends what they say: visibility, angle, trust, agreement."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
-from backend.geometry.cameras import Cameras
 from backend.geometry.jit import kernel
 from backend.geometry.parallel import for_bands
 from backend.stages.texture.atlas import Texels
-from backend.stages.texture.sources import DEPTH_OVERSAMPLING, Source
+from backend.stages.texture.sources import DEPTH_TOLERANCE, NOTHING, Sources
 
 POWERS = (2.0, 8.0)
 FRONT_POWERS = (2.0, 3.0)
@@ -16,99 +15,199 @@ FRONT_POWERS = (2.0, 3.0)
 over many views, so that no seam shows; detail comes from the view that looks most straight at it, so
 that views that disagree by a pixel do not blur it. The front view keeps its detail to its silhouette.
 Measured on hulls (drill, duck, monkey): against equal powers of 4, front +1.4 dB, held-out -0.05 dB."""
+OUTLIER = 0.35
+"""Distance from the other views' colour (Euclidean, of 0..1 each) at which a view has half its say; never the
+front view. So wide that only a view that shows something else is silenced: at 0.06, views that differ by what
+geometry leaves lose too, which costs 0.03 dB on held-out views and makes seams 2 to 20 % stronger."""
+ROUNDS = 2
+"""Of weighing by agreement."""
+_CHUNK = 200_000
+_SHIFT = np.float32(0.5)
+_LEAST_COSINE = np.float32(0.02)
+_ONE, _ZERO, _BYTE = np.float32(1), np.float32(0), np.float32(1 / 255)
 
 
 @kernel
-def _project(
-    positions, normals, matrix, centre, bands, trust, depth, tolerance, scale, powers, start, stop, out
-):
-    """Texels start..stop: adds weighted bands (6) and the two weights to `out` (P, 8)."""
-    height, width = trust.shape
-    fine_height, fine_width = depth.shape
-    ratio = fine_width / width
-    for i in range(start, stop):
-        px, py, pz = positions[i, 0], positions[i, 1], positions[i, 2]
-        dx, dy, dz = centre[0] - px, centre[1] - py, centre[2] - pz
-        cosine = (dx * normals[i, 0] + dy * normals[i, 1] + dz * normals[i, 2]) / np.sqrt(
-            dx * dx + dy * dy + dz * dz
-        )
-        if cosine <= 0.02:
-            continue
-        z = matrix[2, 0] * px + matrix[2, 1] * py + matrix[2, 2] * pz + matrix[2, 3]
-        if z <= 0.0:
-            continue
-        x = (matrix[0, 0] * px + matrix[0, 1] * py + matrix[0, 2] * pz + matrix[0, 3]) / z
-        y = (matrix[1, 0] * px + matrix[1, 1] * py + matrix[1, 2] * pz + matrix[1, 3]) / z
-        if x < 0.5 or y < 0.5 or x > width - 0.5 or y > height - 0.5:
-            continue
-        # Visible: not behind the farthest of the four depth samples around.
-        column, row = int(x * ratio - 0.5), int(y * ratio - 0.5)
-        column1, row1 = min(column + 1, fine_width - 1), min(row + 1, fine_height - 1)
-        farthest = max(depth[row, column], depth[row, column1], depth[row1, column], depth[row1, column1])
-        if z > farthest + tolerance:
-            continue
-        s, t = x - 0.5, y - 0.5
-        s0, t0 = min(int(s), width - 2), min(int(t), height - 2)
-        fs, ft = s - s0, t - t0
-        confidence = 0.0
-        for k in range(4):
-            weight = (fs if k & 1 else 1.0 - fs) * (ft if k >> 1 else 1.0 - ft)
-            confidence += weight * trust[t0 + (k >> 1), s0 + (k & 1)]
-        if confidence <= 0.0:
-            continue
-        smooth = scale * confidence * cosine ** powers[0]
-        sharp = scale * confidence * cosine ** powers[1]
-        for k in range(4):
-            weight = (fs if k & 1 else 1.0 - fs) * (ft if k >> 1 else 1.0 - ft)
-            for c in range(3):
-                color = bands[t0 + (k >> 1), s0 + (k & 1), c]
-                low = bands[t0 + (k >> 1), s0 + (k & 1), c + 3]
-                out[i, c] += smooth * weight * low
-                out[i, c + 3] += sharp * weight * (color - low)
-        out[i, 6] += smooth
-        out[i, 7] += sharp
-
-
-@dataclass
-class Gathered:
-    """Sums over the views: (P, 8) float32 low band, high band, their weights."""
-
-    sums: np.ndarray
-
-    @classmethod
-    def empty(cls, count: int) -> "Gathered":
-        return cls(np.zeros((count, 8), dtype=np.float32))
-
-    def colors(self) -> np.ndarray:
-        """(P, 3) float32; black where no view sees the texel."""
-        low, high = self.sums[:, 6:7], self.sums[:, 7:8]
-        return self.sums[:, :3] / np.maximum(low, 1e-20) + self.sums[:, 3:6] / np.maximum(high, 1e-20)
-
-    def seen(self) -> np.ndarray:
-        """(P,) float32: sum of the smooth weights; 0 where no view sees the texel."""
-        return self.sums[:, 6]
-
-
-def gather(
-    gathered: Gathered,
-    texels: Texels,
-    source: Source,
-    cameras: Cameras,
-    view: int,
-    scale: float,
-    extent: float,
-) -> None:
-    """Add one view, with its weights multiplied by `scale`; view 0 is the front view."""
-    matrix = np.ascontiguousarray(
-        cameras.intrinsics[view] @ cameras.camera_from_world[view][:3], dtype=np.float32
+def _look(px, py, pz, normal, view, colors, low, depth, ranges, matrices, centres, tolerance, sample):
+    """What a view says of a point: fills sample (6,) = low band, high band; returns trust and cosine."""
+    height, width = colors.shape[1], colors.shape[2]
+    rows, columns = depth.shape[1], depth.shape[2]
+    dx, dy, dz = centres[view, 0] - px, centres[view, 1] - py, centres[view, 2] - pz
+    distance = np.sqrt(dx * dx + dy * dy + dz * dz)
+    cosine = (dx * normal[0] + dy * normal[1] + dz * normal[2]) / distance
+    if not cosine > _LEAST_COSINE:
+        return _ZERO, _ZERO
+    m = matrices[view]
+    z = m[2, 0] * px + m[2, 1] * py + m[2, 2] * pz + m[2, 3]
+    if z <= _ZERO:
+        return _ZERO, _ZERO
+    x = (m[0, 0] * px + m[0, 1] * py + m[0, 2] * pz + m[0, 3]) / z
+    y = (m[1, 0] * px + m[1, 1] * py + m[1, 2] * pz + m[1, 3]) / z
+    if not (_SHIFT <= x <= width - _SHIFT and _SHIFT <= y <= height - _SHIFT):
+        return _ZERO, _ZERO
+    # Visible: not behind the farthest of the four depth samples around.
+    column = int(x * np.float32(columns / width) - _SHIFT)
+    row = int(y * np.float32(rows / height) - _SHIFT)
+    column1, row1 = min(column + 1, columns - 1), min(row + 1, rows - 1)
+    farthest = max(
+        max(depth[view, row, column], depth[view, row, column1]),
+        max(depth[view, row1, column], depth[view, row1, column1]),
     )
-    centre = cameras.centres[view].astype(np.float32)
-    assert source.depth.shape[1] == DEPTH_OVERSAMPLING * source.trust.shape[1]
-    powers = np.array(FRONT_POWERS if view == 0 else POWERS, dtype=np.float32)
+    if farthest < NOTHING and z > ranges[view, 0] + ranges[view, 1] * farthest + tolerance:
+        return _ZERO, _ZERO
+    s, t = x - _SHIFT, y - _SHIFT
+    s0, t0 = min(int(s), width - 2), min(int(t), height - 2)
+    fs, ft = s - s0, t - t0
+    w00, w01, w10, w11 = (_ONE - fs) * (_ONE - ft), fs * (_ONE - ft), (_ONE - fs) * ft, fs * ft
+    a, b = colors[view, t0, s0], colors[view, t0, s0 + 1]
+    c, d = colors[view, t0 + 1, s0], colors[view, t0 + 1, s0 + 1]
+    trust = (w00 * a[3] + w01 * b[3] + w10 * c[3] + w11 * d[3]) * _BYTE
+    if trust <= _ZERO:
+        return _ZERO, _ZERO
+    low_height, low_width = low.shape[1], low.shape[2]
+    s = min(max(x * np.float32(low_width / width) - _SHIFT, _ZERO), np.float32(low_width - 1))
+    t = min(max(y * np.float32(low_height / height) - _SHIFT, _ZERO), np.float32(low_height - 1))
+    s0, t0 = int(s), int(t)
+    s1, t1 = min(s0 + 1, low_width - 1), min(t0 + 1, low_height - 1)
+    fs, ft = s - s0, t - t0
+    for k in range(3):
+        blurred = (_ONE - ft) * ((_ONE - fs) * low[view, t0, s0, k] + fs * low[view, t0, s1, k]) + ft * (
+            (_ONE - fs) * low[view, t1, s0, k] + fs * low[view, t1, s1, k]
+        )
+        sample[k] = blurred
+        sample[3 + k] = (w00 * a[k] + w01 * b[k] + w10 * c[k] + w11 * d[k]) * _BYTE - blurred
+    return trust, cosine
+
+
+@kernel
+def _blend(
+    positions, normals, colors, low, depth, ranges, matrices, centres, scales, powers, levels, tolerance,
+    start, stop, out,
+):  # fmt: skip
+    """Texels start..stop of `out` (P, 5): colour, sum of the smooth weights, view 0's share of it."""
+    count = len(colors)
+    sample = np.empty((count, 6), dtype=np.float32)
+    weight = np.empty((count, 2), dtype=np.float32)
+    say = np.empty(count, dtype=np.float32)
+    mean = np.empty(6, dtype=np.float32)
+    for i in range(start, stop):
+        n = 0
+        front = _ZERO
+        for view in range(count):
+            if scales[view] <= _ZERO:
+                continue
+            trust, cosine = _look(
+                positions[i, 0], positions[i, 1], positions[i, 2], normals[i], view,
+                colors, low, depth, ranges, matrices, centres, tolerance, sample[n],
+            )  # fmt: skip
+            if trust <= _ZERO:
+                continue
+            for k in range(3):
+                sample[n, k] = levels[view, 0, k] * sample[n, k] + levels[view, 1, k]
+                sample[n, 3 + k] *= levels[view, 0, k]
+            weight[n, 0] = scales[view] * trust * cosine ** powers[view, 0]
+            weight[n, 1] = scales[view] * trust * cosine ** powers[view, 1]
+            say[n] = _ONE
+            if view == 0:
+                front = weight[n, 0]
+            n += 1
+        if n == 0:
+            continue
+        for turn in range(ROUNDS + 1 if n > 2 else 1):
+            if turn > 0:
+                for j in range(1 if front > _ZERO else 0, n):
+                    error = _ZERO
+                    for k in range(3):
+                        difference = sample[j, k] + sample[j, 3 + k] - mean[k] - mean[3 + k]
+                        error += difference * difference
+                    error *= np.float32(1 / OUTLIER**2)
+                    say[j] = _ONE / (_ONE + error * error)
+            smooth, sharp = _ZERO, _ZERO
+            mean[:] = _ZERO
+            for j in range(n):
+                u, v = say[j] * weight[j, 0], say[j] * weight[j, 1]
+                smooth += u
+                sharp += v
+                for k in range(3):
+                    mean[k] += u * sample[j, k]
+                    mean[3 + k] += v * sample[j, 3 + k]
+            for k in range(3):
+                mean[k] /= max(smooth, np.float32(1e-30))
+                mean[3 + k] /= max(sharp, np.float32(1e-30))
+        total = _ZERO
+        for j in range(n):
+            total += weight[j, 0]
+        for k in range(3):
+            out[i, k] = mean[k] + mean[3 + k]
+        out[i, 3] = total
+        out[i, 4] = front / max(total, np.float32(1e-30))
+
+
+@kernel
+def _sample(
+    positions, normals, colors, low, depth, ranges, matrices, centres, powers, tolerance, start, stop, out
+):  # fmt: skip
+    """Texels start..stop of `out` (P, N, 4): each view's low band there, and its weight."""
+    sample = np.empty(6, dtype=np.float32)
+    for i in range(start, stop):
+        for view in range(len(colors)):
+            trust, cosine = _look(
+                positions[i, 0], positions[i, 1], positions[i, 2], normals[i], view,
+                colors, low, depth, ranges, matrices, centres, tolerance, sample,
+            )  # fmt: skip
+            if trust > _ZERO:
+                for k in range(3):
+                    out[i, view, k] = sample[k]
+                out[i, view, 3] = trust * cosine ** powers[view, 0]
+
+
+def blend(
+    texels: Texels,
+    sources: Sources,
+    scales: np.ndarray,
+    levels: np.ndarray,
+    extent: float,
+    check: Callable[[], None],
+) -> np.ndarray:
+    """What the views say together about every texel: (P, 5) float32.
+
+    scales (N,) float32 weighs the views, 0 leaves one out; levels as `levelling.level_views`.
+    Columns 0-2 the colour, black where no view sees the texel; 3 the sum of the weights of the low band, 0
+    where no view sees it; 4 the share of view 0 in it.
+    """
+    out = np.zeros((len(texels), 5), dtype=np.float32)
+    for first in range(0, len(texels), _CHUNK):
+        check()
+        for_bands(
+            lambda start, stop, first=first: _blend(
+                texels.positions, texels.normals, *_arrays(sources), scales, _powers(len(sources)), levels,
+                np.float32(DEPTH_TOLERANCE * extent), first + start, first + stop, out,
+            ),
+            min(_CHUNK, len(texels) - first),
+        )  # fmt: skip
+    return out
+
+
+def sample_views(texels: Texels, sources: Sources, extent: float) -> np.ndarray:
+    """(P, N, 4) float32: the low band that each view shows at each texel, and its weight, 0 where hidden."""
+    out = np.zeros((len(texels), len(sources), 4), dtype=np.float32)
     for_bands(
-        lambda start, stop: _project(
-            texels.positions, texels.normals, matrix, centre, source.bands, source.trust, source.depth,
-            np.float32(2e-3 * extent), np.float32(scale), powers, start, stop, gathered.sums,
+        lambda start, stop: _sample(
+            texels.positions, texels.normals, *_arrays(sources), _powers(len(sources)),
+            np.float32(DEPTH_TOLERANCE * extent), start, stop, out,
         ),
         len(texels),
     )  # fmt: skip
+    return out
+
+
+def _arrays(sources: Sources) -> tuple[np.ndarray, ...]:
+    return (
+        sources.colors, sources.low, sources.depth, sources.range, sources.matrices, sources.centres,
+    )  # fmt: skip
+
+
+def _powers(count: int) -> np.ndarray:
+    powers = np.tile(np.array(POWERS, dtype=np.float32), (count, 1))
+    powers[:1] = FRONT_POWERS
+    return powers

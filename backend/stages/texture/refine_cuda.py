@@ -54,7 +54,8 @@ class RefineCudaTexture:
         dr = require_cuda()
         import torch
 
-        textured = ProjectTexture().bake(mesh, views, splats, options, context)
+        # The CPU's fit of the same objective would be for nothing.
+        textured = ProjectTexture().bake(mesh, views, splats, replace(options, optimise=False), context)
         term = load_term(context, "cuda")
         try:
             texture = refine(textured, views, context, dr, "cuda", term=term)

@@ -1,5 +1,6 @@
-"""What one view can say about the surface: colour in two bands, how far to trust each pixel, depth."""
+"""What the views can say about the surface: colour in two bands, how far to trust each pixel, depth."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -16,47 +17,94 @@ LOW_BAND_SIGMA = 1 / 100
 """Blur that parts the two bands, in picture widths."""
 EDGE_RAMP = 2 / 512
 """Trust grows from 0 at a silhouette or an occlusion edge to 1 at this distance, in picture widths."""
-DEPTH_OVERSAMPLING = 2
+DEPTH_TOLERANCE = 2e-3
+"""How far a point may lie behind the surface that a view sees and still be that surface, in extents."""
+LOW_SHRINK = 4
+"""The low band is kept at this part of the size: its blur is wider than four pixels from 400 up."""
+NOTHING = 65535
+"""Depth where the mesh is not."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """One view, ready to be projected.
+class Sources:
+    """All views, ready to be projected; some 8 MiB a view of 1024 pixels.
 
-    bands    (H, W, 6) float32: colour, then the same colour blurred; defined beyond the silhouette too
-    trust    (H, W) float32 0..1: 0 outside and at silhouettes and occlusion edges
-    depth    (2H, 2W) float32 metres along the axis, inf where the mesh is not
+    colors    (N, H, W, 4) uint8: colour, defined beyond the silhouette too; trust, 0 outside and at
+              silhouettes and occlusion edges, 255 inside
+    low       (N, h, w, 3) float32: the colours blurred, at a smaller size
+    depth     (N, rows, columns) uint16: depth along the axis, near + step * depth metres; NOTHING outside
+    range     (N, 2) float32: near, step
+    matrices  (N, 3, 4) float32: world -> homogeneous pixels of `colors`
+    centres   (N, 3) float32: of the cameras, metres
     """
 
-    bands: np.ndarray
-    trust: np.ndarray
+    colors: np.ndarray
+    low: np.ndarray
     depth: np.ndarray
+    range: np.ndarray
+    matrices: np.ndarray
+    centres: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.colors)
 
 
-def prepare_source(mesh: Mesh, views: Views, view: int, extent: float) -> Source:
-    """Everything `projection.project` samples of one view; `extent` is the mesh's size in metres."""
-    width = views.cameras.width
-    depth = render_depth(mesh, views.cameras, view)
-    rgba = views.rgba[view]
+def prepare_sources(mesh: Mesh, views: Views, on_view: Callable[[int], None]) -> Sources:
+    """Everything that `projection` samples; `on_view(i)` is called before view i."""
+    count, height, width = views.rgba.shape[:3]
+    extent = float(np.ptp(mesh.vertices, axis=0).max())
+    fine = depth_oversampling(width)
+    colors = np.empty((count, height, width, 4), dtype=np.uint8)
+    low = np.empty((count, -(-height // LOW_SHRINK), -(-width // LOW_SHRINK), 3), dtype=np.float32)
+    depth = np.empty((count, fine * height, fine * width), dtype=np.uint16)
+    ranges = np.empty((count, 2), dtype=np.float32)
+    for view in range(count):
+        on_view(view)
+        exact = render_depth(mesh, views.cameras, view, fine)
+        depth[view], ranges[view] = quantize_depth(exact)
+        picture = spread_color(views.rgba[view])
+        trust = trust_map(views.rgba[view, ..., 3], exact, extent)
+        if views.pixel_confidence is not None:
+            trust *= views.pixel_confidence[view]
+        colors[view, ..., :3] = np.rint(255 * np.clip(picture, 0, 1))
+        colors[view, ..., 3] = np.rint(255 * trust)
+        low[view] = low_band(picture)
+    cameras = views.cameras
+    matrices = cameras.intrinsics @ cameras.camera_from_world[:, :3]
+    return Sources(
+        colors, low, depth, ranges, matrices.astype(np.float32), cameras.centres.astype(np.float32)
+    )
+
+
+def depth_oversampling(width: int) -> int:
+    """Depth samples a pixel: small pictures need two for sharp occlusion edges."""
+    return 2 if width <= 768 else 1
+
+
+def spread_color(rgba: np.ndarray) -> np.ndarray:
+    """(H, W, 3) float32: the object's own colours, carried outward over mixed pixels and the background."""
     alpha = np.ascontiguousarray(rgba[..., 3])
     # Colours at the silhouette are mixed with what was behind: they count only where nothing else is near.
     solid = cv2.erode((alpha >= SOLID_ALPHA).astype(np.float32), np.ones((3, 3), np.uint8))
     weight = np.where(solid > 0, 1.0, 1e-3 * alpha).astype(np.float32)
-    color = push_pull(np.ascontiguousarray(rgba[..., :3]), weight)
-    low = cv2.GaussianBlur(color, (0, 0), LOW_BAND_SIGMA * width)
-    edges = occlusion_edges(depth, extent)
-    inside = (alpha >= 0.5).astype(np.uint8)
-    fine = cv2.resize(inside, edges.shape[::-1], interpolation=cv2.INTER_NEAREST) & ~edges & 1
-    distance = cv2.distanceTransform(fine, cv2.DIST_L2, 3)
-    distance = cv2.resize(distance, (width, views.cameras.height), interpolation=cv2.INTER_AREA)
-    ramp = np.clip(distance / (DEPTH_OVERSAMPLING * EDGE_RAMP * width), 0, 1)
-    trust = (ramp * ramp * (3 - 2 * ramp) * inside).astype(np.float32)
-    return Source(np.ascontiguousarray(np.dstack([color, low])), trust, depth)
+    return push_pull(np.ascontiguousarray(rgba[..., :3]), weight)
 
 
-def render_depth(mesh: Mesh, cameras: Cameras, view: int) -> np.ndarray:
-    """Z-buffer of the mesh at twice the view's size."""
-    fine = cameras.resized(cameras.width * DEPTH_OVERSAMPLING, cameras.height * DEPTH_OVERSAMPLING)
+def low_band(picture: np.ndarray) -> np.ndarray:
+    """(h, w, 3) float32: the picture (H, W, 3) blurred, a sample every LOW_SHRINK pixels."""
+    height, width = picture.shape[:2]
+    right, below = -width % LOW_SHRINK, -height % LOW_SHRINK
+    padded = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    size = ((width + right) // LOW_SHRINK, (height + below) // LOW_SHRINK)
+    small = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
+    # Averaging over LOW_SHRINK pixels is itself a blur, of variance (LOW_SHRINK^2 - 1) / 12.
+    variance = (LOW_BAND_SIGMA * width) ** 2 - (LOW_SHRINK**2 - 1) / 12
+    return cv2.GaussianBlur(small, (0, 0), np.sqrt(max(variance, 0.25)) / LOW_SHRINK)
+
+
+def render_depth(mesh: Mesh, cameras: Cameras, view: int, oversampling: int) -> np.ndarray:
+    """Z-buffer of the mesh (rows, columns) float32, at a multiple of the view's size."""
+    fine = cameras.resized(cameras.width * oversampling, cameras.height * oversampling)
     return rasterize_mesh(
         mesh.vertices,
         mesh.faces,
@@ -65,6 +113,29 @@ def render_depth(mesh: Mesh, cameras: Cameras, view: int) -> np.ndarray:
         fine.width,
         fine.height,
     ).depth
+
+
+def quantize_depth(depth: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """Depth (H, W), inf for nothing -> uint16 and (near, step): steps of 1/65534 of what there is."""
+    hit = np.isfinite(depth)
+    if not hit.any():
+        return np.full(depth.shape, NOTHING, dtype=np.uint16), (0.0, 1.0)
+    near, far = float(depth[hit].min()), float(depth[hit].max())
+    step = max(far - near, 1e-6) / (NOTHING - 1)
+    steps = np.rint((np.where(hit, depth, near) - near) / step)
+    return np.where(hit, steps, NOTHING).astype(np.uint16), (near, step)
+
+
+def trust_map(alpha: np.ndarray, depth: np.ndarray, extent: float) -> np.ndarray:
+    """(H, W) float32 0..1: 0 outside the cut-out (alpha) and at edges of the depth, 1 well inside."""
+    height, width = alpha.shape
+    inside = (alpha >= 0.5).astype(np.uint8)
+    edges = occlusion_edges(depth, extent)
+    fine = cv2.resize(inside, edges.shape[::-1], interpolation=cv2.INTER_NEAREST) & ~edges & 1
+    distance = cv2.distanceTransform(fine, cv2.DIST_L2, 3)
+    distance = cv2.resize(distance, (width, height), interpolation=cv2.INTER_AREA)
+    ramp = np.clip(distance / (depth.shape[1] * EDGE_RAMP), 0, 1)
+    return (ramp * ramp * (3 - 2 * ramp) * inside).astype(np.float32)
 
 
 def occlusion_edges(depth: np.ndarray, extent: float) -> np.ndarray:

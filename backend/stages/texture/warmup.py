@@ -6,7 +6,8 @@ from backend.geometry.cameras import ring
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, TexturedMesh, Views
 from backend.stages.texture.atlas import lay_out_texels, unwrap
-from backend.stages.texture.project import front_facts, project_views
+from backend.stages.texture.optimise import optimise
+from backend.stages.texture.project import front_facts, project_views, view_trust
 
 
 def warm_up() -> None:
@@ -18,5 +19,7 @@ def warm_up() -> None:
         ring(1, radius=2.0, elevation_degrees=0.0, fov_degrees=30.0, size=16),
     )
     uvs, _ = unwrap(mesh, 16, StageContext("texture", None, "project"))
-    project_views(mesh, views, lay_out_texels(mesh, uvs, 16), lambda view: None)
-    front_facts(TexturedMesh(mesh, uvs, np.ones((16, 16, 3), dtype=np.float32)), views)
+    project_views(mesh, views, lay_out_texels(mesh, uvs, 16), lambda text: None)
+    textured = TexturedMesh(mesh, uvs, np.ones((16, 16, 3), dtype=np.float32))
+    optimise(textured, views, view_trust(views), StageContext("texture", None, "project"), epochs=1)
+    front_facts(textured, views)

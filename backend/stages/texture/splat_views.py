@@ -1,0 +1,59 @@
+"""Views of the fitted Gaussians from where no picture was taken: colours for what no picture sees."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from backend.geometry.cameras import Cameras
+from backend.geometry.rasterize import rasterize
+from backend.pipeline.values import Mesh, Splats, Views
+from backend.stages.texture.sources import render_depth
+from shared_protocol.conventions import look_at, ring_position
+
+SIZE = 512
+"""Pixels at most."""
+LOOKS = tuple((azimuth, elevation) for elevation in (50, -30) for azimuth in range(0, 360, 60)) + (
+    (0.0, 89.0),
+    (0.0, -80.0),
+)
+"""Azimuth and elevation in degrees: around above, around below, from the top, from beneath."""
+DEPTH_AGREEMENT = 0.03
+"""The Gaussians are believed where their depth is this near the mesh's, in extents of the mesh."""
+_BLACK = np.zeros(3)
+
+
+def splat_views(splats: Splats, mesh: Mesh, views: Views, on_view: Callable[[int], None]) -> Views:
+    """Pictures of the Gaussians from LOOKS around the mesh, with the lens and distance of the views.
+
+    Their pixel confidence falls with the distance of Gaussians and mesh: what floats before the surface,
+    and what was never seen and so never fitted, is not believed. `on_view(i)` is called before view i.
+    """
+    low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
+    middle = ((low + high) / 2).astype(np.float64)
+    extent = float((high - low).max())
+    radius = float(np.linalg.norm(views.cameras.centres - middle, axis=1).mean())
+    poses = [look_at(middle + ring_position(azimuth, up, radius), middle) for azimuth, up in LOOKS]
+    cameras = Cameras(
+        np.stack(poses),
+        np.repeat(views.cameras.intrinsics[:1], len(poses), axis=0),
+        views.cameras.width,
+        views.cameras.height,
+    )
+    shrink = min(1.0, SIZE / max(cameras.width, cameras.height))
+    cameras = cameras.resized(max(round(shrink * cameras.width), 8), max(round(shrink * cameras.height), 8))
+    rgba = np.empty((len(cameras), cameras.height, cameras.width, 4), dtype=np.float32)
+    trust = np.empty(rgba.shape[:3], dtype=np.float32)
+    for view in range(len(cameras)):
+        on_view(view)
+        drawn = rasterize(
+            splats, cameras.take([view]), background=_BLACK, antialiased=splats.antialiased,
+            depth=True, differentiable=False,
+        )  # fmt: skip
+        alpha = drawn.alpha[0]
+        rgba[view, ..., :3] = np.clip(drawn.color[0] / np.maximum(alpha, 1e-3)[..., None], 0, 1)
+        rgba[view, ..., 3] = np.clip(alpha, 0, 1)
+        surface = render_depth(mesh, cameras, view, 1)
+        both = np.isfinite(surface) & (alpha > 0)
+        apart = np.where(both, np.where(both, drawn.depth[0], 0) - np.where(both, surface, 0), np.inf)
+        trust[view] = 1 / (1 + (apart / (DEPTH_AGREEMENT * extent)) ** 4)
+    return Views(rgba, cameras, pixel_confidence=trust)
