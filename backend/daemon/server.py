@@ -157,6 +157,7 @@ class Daemon:
             for job in core.store.forget_old(time.time()):
                 core.artifacts.unpin(job)
                 core.job_logs.forget(job)
+            core.transfers.forget_old_uploads(time.time())
         if self.config.parent and not self._parent_alive():
             core.log.info("the parent process ended")
             self.stop()

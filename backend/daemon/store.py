@@ -39,8 +39,9 @@ MAX_CRASHES = 2
 """A job whose worker died this often with no stage finished in between is failed (`worker_crashed`)."""
 MAX_INTERRUPTIONS = 20
 """So is one during which the daemon itself died this often, likewise."""
+RESULTS_QUOTA_BYTES = 20 << 30
 KEEP_SECONDS = 7 * 24 * 3600.0
-"""How long the records and results of ended jobs are kept."""
+"""How long the records and results of ended jobs are kept, and how many bytes of results at most."""
 
 
 def submit_content(submit: Submit) -> str:
@@ -267,14 +268,24 @@ class JobStore:
 
     # ---- tidying up
 
-    def forget_old(self, now: float) -> list[str]:
-        """Drop jobs that ended more than a week ago; returns their ids."""
+    def forget_old(self, now: float, quota_bytes: int = RESULTS_QUOTA_BYTES) -> list[str]:
+        """Drop jobs that ended more than a week ago, and the oldest ones whose results are beyond the quota;
+        returns their ids."""
         with self._db.transaction(durable=False):
             marks = ", ".join("?" * len(TERMINAL))
             rows = self._db.execute(
                 f"SELECT id FROM jobs WHERE state IN ({marks}) AND finished < ?",
                 (*TERMINAL, now - KEEP_SECONDS),
             ).fetchall()
+            total = 0
+            for row in self._db.execute(
+                "SELECT id, sum(size) AS size FROM jobs JOIN results ON results.job = jobs.id"
+                " WHERE finished >= ? GROUP BY id ORDER BY finished DESC, number DESC",
+                (now - KEEP_SECONDS,),
+            ).fetchall():
+                total += row["size"]
+                if total > quota_bytes:
+                    rows.append(row)
             for row in rows:
                 self._db.execute("DELETE FROM jobs WHERE id = ?", (row["id"],))
             self._db.execute("DELETE FROM stage_results WHERE used < ?", (now - KEEP_SECONDS,))

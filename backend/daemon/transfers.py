@@ -23,6 +23,7 @@ from shared_protocol.transfer import CHECKS, MAX_CREDIT_BYTES, Receiving, Sendin
 
 PARK_SECONDS = 60.0
 """A transfer without credit, or an upload without a chunk, for so long is dropped; it can be resumed."""
+KEEP_UPLOAD_SECONDS = 24 * 3600.0
 MAX_TRANSFERS = 64
 """Of one connection."""
 
@@ -214,6 +215,14 @@ class Transfers:
             self.stop(key)
         for key in [key for key, one in self._incoming.items() if now - one.moved > PARK_SECONDS]:
             self._close_upload(key)
+
+    def forget_old_uploads(self, now: float) -> None:
+        """Remove what was left of uploads that nobody has gone on with for a day; `now`: since 1970."""
+        open_now = {one.path for one in self._incoming.values()}
+        for path in self._uploads.glob("*.part"):
+            with contextlib.suppress(OSError):
+                if path not in open_now and now - path.stat().st_mtime > KEEP_UPLOAD_SECONDS:
+                    path.unlink()
 
     def close(self) -> None:
         """Close all files."""

@@ -15,7 +15,6 @@ import pytest
 import zmq
 
 from backend.client import Client
-from shared_protocol import frames
 from shared_protocol import messages as m
 from shared_protocol.endpoint import CONNECTION_FILE, Endpoint
 from shared_protocol.errors import (
@@ -32,7 +31,6 @@ from shared_protocol.errors import (
 from shared_protocol.transfer import checksum
 from tests.support.daemon import PICTURE, ROOT, CuttingProxy, running_daemon, submit, wait_until
 from tests.support.fake_worker import STAGES
-from tests.support.message_examples import EXAMPLES, encoded
 
 
 @pytest.fixture(scope="module")
@@ -129,37 +127,6 @@ def test_a_port_where_nothing_of_ours_listens_gives_a_clear_text(tmp_path):
             pytest.raises(NotReachable, match="our protocol"),
         ):
             client.hello()
-
-
-def test_fuzzed_messages_are_refused_and_others_are_served_meanwhile(daemon, client):
-    generator = random.Random(7)
-    context = zmq.Context()
-    attacker = context.socket(zmq.DEALER)
-    attacker.setsockopt(zmq.LINGER, 0)
-    attacker.connect(daemon.endpoint.address)
-    client.ping()
-    before = client.status().memory_bytes
-    attacker.send_multipart(frames.encode(m.Hello(daemon.endpoint.token, "attacker"), 1))
-    harmless = [e for e in EXAMPLES if not isinstance(e, m.Shutdown | m.Hello | m.Pause)]
-    for n in range(4000):
-        parts = [bytearray(part) for part in encoded(generator.choice(harmless))]
-        part = generator.choice(parts)
-        for _ in range(generator.randint(0, 3)):
-            part[generator.randrange(len(part))] = generator.randrange(256)
-        if generator.random() < 0.1:
-            parts = parts[: generator.randrange(len(parts))] or [b""]
-        attacker.send_multipart([bytes(part) for part in parts])
-        if n % 100 == 0:
-            client.ping()
-            while attacker.poll(0):
-                attacker.recv_multipart()
-    assert client.ping()
-    status = client.status()
-    assert status.counters["refused"] > 1000
-    assert "internal_errors" not in status.counters
-    assert status.memory_bytes - before < 32 * 2**20
-    attacker.close()
-    context.term()
 
 
 # ---- jobs

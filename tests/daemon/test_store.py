@@ -144,6 +144,16 @@ def test_old_jobs_are_forgotten_with_their_events_and_results(store, tmp_path):
     database.close()
 
 
+def test_the_oldest_results_go_when_there_are_too_many(store):
+    jobs = [_add(store) for _ in range(4)]
+    for number, job in enumerate(jobs):
+        store.claim(2.0)
+        results = [m.ResultFile("mesh.glb", 100, SHA)] if number else []
+        store.finish(job, m.SUCCEEDED, 3.0 + number, results=results)
+    assert store.forget_old(10.0, quota_bytes=250) == [jobs[1]]
+    assert [store.knows(job) for job in jobs] == [True, False, True, True]
+
+
 def test_pages_cover_all_jobs_once_the_newest_first(store):
     jobs = [_add(store) for _ in range(7)]
     pages, before = [], 0
