@@ -47,7 +47,7 @@ class Client:
     ) -> None:
         """Send a job; `read` gives the picture's bytes and is called on the client's thread.
 
-        settings  {"quality": ..., "engines": {stage: engine}}
+        settings  {"quality": ..., "engines": {stage: engine}, "options": {"stage.field": value}}
         """
         self._do(lambda: self._submit(place, JobRun(job, name, read, settings, seed)))
 

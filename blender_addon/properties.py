@@ -20,6 +20,9 @@ STAGE_LABELS = {
 }
 AUTO = "auto"
 
+LEAST_FACES = 100
+"""The backend makes no coarser mesh."""
+
 FROM_FILE, FROM_IMAGE = "FILE", "IMAGE"
 
 _SHOW_ITEMS = (
@@ -59,6 +62,25 @@ class OrrerySettings(bpy.types.PropertyGroup):
     seed: bpy.props.IntProperty(
         name="Seed", description="The same seed and picture give the same result", min=0, max=2**31 - 1
     )
+    faces: bpy.props.IntProperty(
+        name="Triangles", description="Budget of the mesh; 0 leaves it to the quality", min=0, max=500_000
+    )
+    quads: bpy.props.BoolProperty(
+        name="Quads", description="Remesh to quads, for editing and subdivision; half as many as triangles"
+    )
+    lods: bpy.props.IntProperty(
+        name="Coarser Copies",
+        description="Levels of detail, hidden in a collection of their own, each a quarter of the one before",
+        min=0,
+        max=4,
+    )
+    normal_map: bpy.props.BoolProperty(
+        name="Normal Map", description="Bake what the triangle budget took away into a normal map"
+    )
+    delight: bpy.props.BoolProperty(
+        name="Remove Lighting",
+        description="Take the smooth part of the lighting out of the colours and guess a roughness",
+    )
     floor: bpy.props.BoolProperty(
         name="Stand on Floor", description="Lift the result so that it stands at height 0", default=True
     )
@@ -79,6 +101,17 @@ class OrrerySettings(bpy.types.PropertyGroup):
         """Stage -> chosen engine, without those left to the backend."""
         chosen = {stage: getattr(self, f"engine_{stage}") for stage in STAGES}
         return {stage: name for stage, name in chosen.items() if name != AUTO}
+
+    def options(self) -> dict[str, Any]:
+        """Stage options that differ from the quality's, as the backend names them."""
+        wanted = {
+            "surface.faces": max(self.faces, LEAST_FACES) if self.faces else 0,
+            "surface.quads": self.quads,
+            "surface.lods": str(self.lods) if self.lods else "",
+            "texture.normal_map": self.normal_map,
+            "texture.delight": self.delight,
+        }
+        return {name: value for name, value in wanted.items() if value}
 
     def placement(self) -> Placement:
         """How a result is put into the scene."""

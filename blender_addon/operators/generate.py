@@ -48,7 +48,11 @@ class ORRERY_OT_generate(bpy.types.Operator):
             id=secrets.token_hex(16),
             name=name,
             seed=chosen.seed,
-            settings={"quality": chosen.quality, "engines": chosen.engines()},
+            settings={
+                "quality": chosen.quality,
+                "engines": chosen.engines(),
+                "options": chosen.options(),
+            },
         )
         session.current().submit(job, read)
         return {"FINISHED"}

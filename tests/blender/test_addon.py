@@ -71,7 +71,7 @@ def test_engines_are_chosen_by_stage_and_auto_is_not_sent(addon):
 def test_every_engine_menu_and_panel_is_registered(addon):
     for stage in ("matting", "orbit", "refine", "splats", "surface", "texture", "export"):
         assert hasattr(bpy.types, f"ORRERY_MT_engine_{stage}")
-    for name in ("generate", "engines", "options", "results"):
+    for name in ("generate", "mesh", "engines", "options", "results"):
         assert getattr(bpy.types, f"ORRERY_PT_{name}").bl_category == "Orrery"
 
 

@@ -84,6 +84,23 @@ def test_the_button_brings_mesh_and_gaussians_into_a_collection_named_after_the_
     assert not (job.folder / "turntable.mp4").exists()
 
 
+def test_what_the_mesh_panel_says_travels_as_options_of_the_stages(addon, picture, result, tmp_path):
+    chosen = bpy.context.scene.orrery
+    chosen.faces, chosen.quads, chosen.lods, chosen.normal_map = 50, True, 2, True
+    result["mesh_lod1.glb"] = result["mesh_lod2.glb"] = files.wedge_glb()[0]
+    with ScriptedBackend(tmp_path / "state", result) as backend:
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.final)
+    assert job.state is State.IMPORTED, job.error
+    assert backend.submitted[0].options == {
+        "surface.faces": 100,
+        "surface.quads": True,
+        "surface.lods": "2",
+        "texture.normal_map": True,
+    }
+    assert [item.name for item in bpy.data.collections["duck LODs"].objects] == ["duck LOD1", "duck LOD2"]
+
+
 def test_the_engines_of_the_backend_are_listed_with_reasons(addon, result, tmp_path):
     with ScriptedBackend(tmp_path / "state", result):
         bpy.ops.orrery.connect()

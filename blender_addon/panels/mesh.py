@@ -1,0 +1,28 @@
+"""What becomes of the mesh: budget, quads, coarser copies, maps."""
+
+import bpy
+
+from ..properties import settings
+from .words import CATEGORY
+
+
+class ORRERY_PT_mesh(bpy.types.Panel):
+    """Options of the mesh."""
+
+    bl_label = "Mesh"
+    bl_idname = "ORRERY_PT_mesh"
+    bl_parent_id = "ORRERY_PT_generate"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        chosen = settings(context)
+        layout = self.layout
+        layout.use_property_split = True
+        layout.prop(chosen, "faces")
+        layout.prop(chosen, "quads")
+        layout.prop(chosen, "lods")
+        layout.prop(chosen, "normal_map")
+        layout.prop(chosen, "delight")
