@@ -55,6 +55,9 @@ def measure(trial: Trial, settings: Settings, net: PerceptualNet | None, run: Ru
         drawn = _drawings(settings, trial, result, seen, judging)
         figures |= _score_pictures(trial, drawn, net, judging)
         rows = {"truth": trial.judged.rgba} | _stacked(drawn)
+    elif settings.task == "views":
+        again = _of_mesh(textured, seen.cameras(trial.given.cameras), judging)
+        figures["given_psnr"] = PictureJudge(trial.given.rgba, None, judging).psnr(again)
     front = _of_mesh(textured, seen.cameras(trial.given.cameras.take([0])), judging)
     figures["input_psnr"] = PictureJudge(trial.front[None], None).psnr(front)
     rows = rows or {"truth": trial.front[None]} | _stacked({"mesh": front})

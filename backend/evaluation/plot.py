@@ -70,7 +70,7 @@ def _panel(
 ) -> None:
     width = _COLUMN
     source, _, figure = name.partition("_") if name.partition("_")[2] in TITLES else ("", "", name)
-    source = "mesh, from the input view" if source == "input" else source
+    source = {"input": "mesh, from the input view", "given": "mesh, from the given views"}.get(source, source)
     title = TITLES.get(figure, f"F-score at 0.{name.removeprefix('f_')} (more is better)")
     draw.text((left, top), f"{source}: {title}" if source else title, fill=_INK, font=_font(14))
     low, high, ticks = _axis([row.figures[name] for row in rows if name in row.figures])

@@ -51,7 +51,7 @@ def columns(settings: Settings, rows: Sequence[Row] = ()) -> list[str]:
     had = set().union(*(row.figures for row in rows))
     parts = [f"{source}_psnr_{part}" for source in ("mesh", "splats") for part in ("on", "off")]
     names += [name for name in parts if protocol.extra or name in had]
-    names.append("input_psnr")
+    names += ["given_psnr", "input_psnr"] if "given_psnr" in had else ["input_psnr"]
     if protocol.shape is not None:
         names += ["chamfer", *(f_name(t) for t in protocol.shape.thresholds), "iou"]
     names.append("seconds")
@@ -115,15 +115,19 @@ def markdown_table(rows: list[Row], settings: Settings, facts: dict[str, Any]) -
     if failures:
         lines += ["", "No figures:", "", *failures]
     judged = ", ".join(f"`{name}_` {words}" for name, words in SOURCES.items() if f"{name}_psnr" in names)
-    perceptual = facts["perceptual"].rstrip(".")
-    lines += [
-        "",
-        f"PSNR in dB, SSIM (Wang 2004), of {judged}, over white, means over the judged views (`_on`, "
-        "`_off`: those on the ring, off it); `input_psnr` of the mesh from the input camera. Perceptual "
-        f"distance: {perceptual}. Seconds: wall time of the stages. Seed {settings.seed}, Orrery "
-        f"{facts['versions']['orrery']}; more in environment.json.",
-        "",
-    ]
+    words = ["PSNR in dB, over white: `input_psnr` of the mesh from the input camera"]
+    words[0] += ", `given_psnr` from all given cameras." if "given_psnr" in names else "."
+    if judged:
+        words += [
+            f"PSNR and SSIM (Wang 2004) of {judged}: means over the judged views (`_on`, `_off`: those on "
+            "the ring, off it).",
+            f"Perceptual distance: {facts['perceptual'].rstrip('.')}.",
+        ]
+    words.append(
+        f"Seconds: wall time of the stages. Seed {settings.seed}, Orrery {facts['versions']['orrery']}; "
+        "more in environment.json."
+    )
+    lines += ["", " ".join(words), ""]
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from backend.cli import run as run_command
 from backend.evaluation import evaluate as module
 from backend.evaluation.evaluate import evaluate
 from backend.evaluation.measure import Measured
+from backend.evaluation.objects import load_object
 from backend.evaluation.protocols import PROTOCOLS, Protocol, Rig, ShapeRules
 from backend.evaluation.settings import Settings
 from backend.evaluation.tables import columns
@@ -64,6 +65,12 @@ def _settings(task="image", **changes):
     return dataclasses.replace(Settings(TINY, task, OPTIONS), **changes)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Objects are read and not drawn: for tests that only pretend to measure."""
+    monkeypatch.setattr(Objects, "trial", lambda self, name, *rest: load_object(name, self._found()[name]))
+
+
 def _pretend(figures):
     """A `measure` that gives these figures at once."""
     picture = np.full((2, 32, 32, 4), 0.5, dtype=np.float32)
@@ -96,7 +103,7 @@ def test_a_ball_from_pictures_is_measured_as_a_ball(objects, tmp_path, task):
     assert "unavailable" in facts["perceptual"] or "ST-LPIPS" in facts["perceptual"]
 
 
-def test_tables_have_a_row_an_object_and_mean_and_median(objects, tmp_path, monkeypatch):
+def test_tables_have_a_row_an_object_and_mean_and_median(objects, undrawn, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "measure", _pretend({"mesh_psnr": 20.0, "chamfer": 0.0125, "seconds": 2.0}))
     out = tmp_path / "out"
     evaluate(Objects(objects), _settings(), out, lambda text: None)
@@ -113,7 +120,7 @@ def test_tables_have_a_row_an_object_and_mean_and_median(objects, tmp_path, monk
         assert plot.width > 1000 and len(np.unique(np.asarray(plot).reshape(-1, 3), axis=0)) > 10
 
 
-def test_a_second_run_measures_only_what_is_missing_or_changed(objects, tmp_path, monkeypatch):
+def test_a_second_run_measures_only_what_is_missing_or_changed(objects, undrawn, tmp_path, monkeypatch):
     calls = []
     pretend = _pretend({"chamfer": 0.1})
     monkeypatch.setattr(module, "measure", lambda truth, *rest: calls.append(truth.name) or pretend(truth))
@@ -134,7 +141,7 @@ def test_a_second_run_measures_only_what_is_missing_or_changed(objects, tmp_path
     assert calls[7:] == ["ball"]
 
 
-def test_an_object_that_fails_is_recorded_and_the_rest_goes_on(objects, tmp_path, monkeypatch):
+def test_an_object_that_fails_is_recorded_and_the_rest_goes_on(objects, undrawn, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "measure", _pretend({"chamfer": 0.1}))
     (objects / "abroken.stl").write_text("not a mesh")
     out = tmp_path / "out"
@@ -149,7 +156,7 @@ def test_an_object_that_fails_is_recorded_and_the_rest_goes_on(objects, tmp_path
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Cancelled("cancelled")])
-def test_cancelling_keeps_the_finished_objects(objects, tmp_path, monkeypatch, error):
+def test_cancelling_keeps_the_finished_objects(objects, undrawn, tmp_path, monkeypatch, error):
     pretend = _pretend({"chamfer": 0.1})
 
     def interrupted(truth, *rest):
@@ -165,7 +172,7 @@ def test_cancelling_keeps_the_finished_objects(objects, tmp_path, monkeypatch, e
 
 
 def test_the_command_prints_the_table_and_says_by_its_code_what_happened(
-    objects, tmp_path, monkeypatch, capsys
+    objects, undrawn, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(module, "measure", _pretend({"chamfer": 0.0123}))
     command = ["evaluate", str(objects), "-o", str(tmp_path / "out")]
