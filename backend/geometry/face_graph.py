@@ -27,7 +27,7 @@ def face_neighbours(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     length = np.diff(np.r_[start, len(ranked)])
     pair = start[length == 2]
     one, two = order[pair], order[pair + 1]
-    opposite = (tail[one] == tip[two]) & (tail[one] != tip[one])
+    opposite = (tail[one] == tip[two]) & (tail[one] != tip[one]) & (one // 3 != two // 3)
     one, two = one[opposite], two[opposite]
     neighbour = np.full(3 * count, -1, dtype=np.int32)
     edge = np.full(3 * count, -1, dtype=np.int8)

@@ -108,7 +108,8 @@ def tutte(discs: Discs, loops: np.ndarray, start: np.ndarray, weights: np.ndarra
     ahead[start[1:] - 1] = loops[start[:-1]]
     length = np.linalg.norm(discs.points[ahead] - discs.points[loops], axis=1)
     perimeter = np.bincount(owner, length, discs.count)
-    length = length + 1e-3 * (perimeter / np.diff(start))[owner]  # points that coincide stay apart
+    # Points that coincide stay apart.
+    length = length + np.where(perimeter > 0, 1e-3 * perimeter / np.diff(start), 1)[owner]
     perimeter = np.bincount(owner, length, discs.count)
     walked = np.cumsum(length) - length
     walked -= walked[start[:-1]][owner]

@@ -26,11 +26,18 @@ class Packing:
 
     scale     squares' sides a unit of the points
     rotation  (K, 2, 2) float64; offset (K, 2) float64
+    filled    share of the square that the shapes cover
     """
 
     scale: float
     rotation: np.ndarray
     offset: np.ndarray
+    filled: float
+
+    def placed(self, points: np.ndarray, owner: np.ndarray) -> np.ndarray:
+        """Where points (P, 2) of the shapes `owner` (P,) come to lie."""
+        turned = np.einsum("pij,pj->pi", self.rotation[owner], points)
+        return self.scale * turned + self.offset[owner]
 
 
 def draw_mask(outline: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
@@ -165,13 +172,13 @@ def _place_all(
 
 
 def pack(
-    outlines: list[np.ndarray], gap: float, check: Callable[[], None], *, filled: float = 0.6
+    outlines: list[np.ndarray], gap: float, check: Callable[[], None], *, filled: float = 0.75
 ) -> Packing | None:
     """Pack simple polygons (N, 2) into the unit square, `gap` (of its side) apart and half that from its rim.
 
     None where the gaps alone leave no room.
 
-    filled  the share of the square to try first
+    filled  the share of the square, gaps included, to try first
     """
     upright_turns = [_upright(outline) for outline in outlines]
     laid = [outline @ turn.T for outline, turn in zip(outlines, upright_turns, strict=True)]
@@ -181,10 +188,17 @@ def pack(
 
     def place(scale: float, orders: list[np.ndarray]) -> list[tuple[int, np.ndarray]] | None:
         shapes = map_parallel(lambda outline: _Shape.of(outline * scale, reach), laid)
+        if sum(int(np.count_nonzero(shape.masks[0])) for shape in shapes) > GRID**2:
+            return None
         tries = map_parallel(lambda order: _place_all(shapes, order, check), orders)
         return next((found for found in tries if found is not None), None)
 
-    scale = np.sqrt(filled * GRID**2 / max(areas.sum(), 1e-30))
+    # Each shape takes its area, a strip of `reach` along its outline, and a disc at its corners.
+    rims = reach * sum(np.linalg.norm(np.roll(o, -1, axis=0) - o, axis=1).sum() for o in laid)
+    room = filled * GRID**2 - len(laid) * np.pi * reach**2
+    if len(laid) * np.pi * reach**2 > GRID**2:
+        return None
+    scale = 2 * max(room, 1.0) / (rims + np.sqrt(rims**2 + 4 * max(room, 1.0) * areas.sum()))
     smallest = scale
     sizes = np.log(np.maximum(areas, 1e-6 * areas.sum()))
     low, high, step, best = 0.0, np.inf, 1.05, None
@@ -220,7 +234,8 @@ def pack(
             for (turn, _), upright in zip(best, upright_turns, strict=True)
         ]
     )
-    return Packing(low / GRID, rotation, np.stack([offset for _, offset in best]) / GRID)
+    offsets = np.stack([offset for _, offset in best]) / GRID
+    return Packing(low / GRID, rotation, offsets, float(areas.sum()) * (low / GRID) ** 2)
 
 
 def _upright(outline: np.ndarray) -> np.ndarray:

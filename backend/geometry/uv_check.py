@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from backend.geometry.mesh_raster import rasterize_pixels
 
@@ -62,7 +65,7 @@ def measure_uvs(vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray) -> UvQ
     points = np.asarray(vertices, dtype=np.float64)[faces]
     true = np.linalg.norm(np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]), axis=1) / 2
     flipped = int(np.count_nonzero(area < 0))
-    solid = (large > 0) & (true > 1e-9 * true.mean())
+    solid = true > 1e-9 * true.mean()
     collapsed = int(np.count_nonzero(solid & (area == 0)))
     use = solid & (small > 0)
     weight, large, small = true[use] / true[use].sum(), large[use], small[use]
@@ -96,3 +99,36 @@ def overlapping_texels(uvs: np.ndarray, size: int) -> int:
     highest = rasterize_pixels(points, corners, size, size)
     inside = (lowest.barycentric.min(axis=2) > 1e-4) & (highest.barycentric.min(axis=2) > 1e-4)
     return int(np.count_nonzero((lowest.face != highest.face) & inside))
+
+
+def uv_islands(faces: np.ndarray, uvs: np.ndarray) -> np.ndarray:
+    """(F,) int: the island of each face; faces are joined where they share a vertex at the same place."""
+    place = np.ascontiguousarray(uvs, dtype=np.float32).reshape(-1, 2).view(np.int64).ravel()
+    corners = np.stack([np.asarray(faces, dtype=np.int64).ravel(), place], axis=1)
+    _, point = np.unique(corners, axis=0, return_inverse=True)
+    face = np.repeat(np.arange(len(faces)), 3)
+    size = len(faces) + int(point.max()) + 1
+    links = (np.ones(len(face), dtype=np.int8), (face, len(faces) + point.ravel()))
+    return connected_components(coo_matrix(links, shape=(size, size)), directed=False)[1][: len(faces)]
+
+
+def narrowest_gap(islands: np.ndarray, uvs: np.ndarray, size: int, most: int) -> int:
+    """Free texels between the texels of the two nearest islands at atlas size `size`; `most` if more.
+
+    A texel belongs to an island that covers its centre.
+    """
+    points = np.ones((len(uvs) * 3, 3))
+    points[:, :2] = np.asarray(uvs, dtype=np.float64).reshape(-1, 2) * size
+    corners = np.arange(len(points), dtype=np.int32).reshape(-1, 3)
+    face = rasterize_pixels(points, corners, size, size).face
+    owner = np.where(face >= 0, islands[np.maximum(face, 0)] + 1, 0).astype(np.float32)
+    for gap in range(most):
+        # A disc around a texel of one island that meets another's.
+        reach = gap + 1
+        y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+        disc = (x * x + y * y <= reach * reach).astype(np.uint8)
+        highest = cv2.dilate(owner, disc)
+        lowest = cv2.erode(np.where(owner > 0, owner, np.float32(3e38)), disc)
+        if ((highest != lowest) & (owner > 0)).any():
+            return gap
+    return most

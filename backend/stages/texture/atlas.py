@@ -7,11 +7,14 @@ import numpy as np
 from backend.geometry.flatten import Discs, border_loops
 from backend.geometry.mesh_raster import rasterize_pixels
 from backend.geometry.mesh_render import vertex_normals
-from backend.geometry.pack import pack
+from backend.geometry.pack import Packing, pack
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh
-from backend.stages.texture.charts import make_charts
+from backend.stages.texture.charts import Charts, make_charts
 from shared_protocol.errors import StageFailed
+
+_LEAST_FILLED = 0.56
+_FEW_CHARTS = 12
 
 
 def chart_padding(size: int) -> int:
@@ -32,21 +35,27 @@ def unwrap(mesh: Mesh, size: int, context: StageContext) -> tuple[np.ndarray, in
         return np.zeros((0, 3, 2), dtype=np.float32), 0
     if not np.isfinite(mesh.vertices).all():
         raise StageFailed("the mesh cannot be laid out in a texture atlas: some vertices are not finite")
-    charts = make_charts(mesh.vertices, mesh.faces, context.check)
-    owner = np.empty(len(charts.points), dtype=np.int64)
-    owner[charts.corner.ravel()] = np.repeat(charts.label, 3)
-    loops, start = border_loops(Discs(charts.points, charts.corner, owner, charts.count))
-    outlines = [charts.points[loops[start[i] : start[i + 1]]] for i in range(charts.count)]
-    packing = pack(outlines, chart_padding(size) / size, context.check)
+    charts, packing = _packed(mesh, size, 1.1, context)
+    if packing is not None and packing.filled < _LEAST_FILLED and charts.count < _FEW_CHARTS:
+        # Few large charts leave much of the square empty: smaller ones may fill it better.
+        other, denser = _packed(mesh, size, 0.85, context)
+        if denser is not None and denser.filled > 1.1 * packing.filled:
+            charts, packing = other, denser
     if packing is None:
         raise StageFailed(
             f"the mesh cannot be laid out in a texture atlas of {size} texels: it falls into "
             f"{charts.count} charts",
             remedy="Choose a larger texture (-O texture.size=4096) or join the mesh's loose parts.",
         )
-    points = packing.scale * np.einsum("pij,pj->pi", packing.rotation[owner], charts.points)
-    points += packing.offset[owner]
+    points = packing.placed(charts.points, charts.owner)
     return np.clip(points[charts.corner], 0, 1).astype(np.float32), charts.count
+
+
+def _packed(mesh: Mesh, size: int, longest: float, context: StageContext) -> tuple[Charts, Packing | None]:
+    charts = make_charts(mesh.vertices, mesh.faces, context.check, longest=longest)
+    loops, start = border_loops(Discs(charts.points, charts.corner, charts.owner, charts.count))
+    outlines = [charts.points[loops[start[i] : start[i + 1]]] for i in range(charts.count)]
+    return charts, pack(outlines, chart_padding(size) / size, context.check)
 
 
 @dataclass(frozen=True)

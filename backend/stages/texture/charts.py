@@ -1,8 +1,7 @@
-"""Cuts a surface into few charts that lie flat with little stretch.
+"""Lays a surface flat in few charts with little stretch.
 
-Regions grow from seeds around proxy normals, seeds move to the middles of their regions (variational shape
-approximation, Cohen-Steiner et al. 2004), until few turn far away from their normal. Handles and tubes are
-cut open to discs. What still lies badly, or over itself, is split in two, the worst first.
+What lies badly, or over itself, is split in two, the worst first; small charts join a neighbour where the
+two lie flat as well together.
 """
 
 import itertools
@@ -11,39 +10,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.geometry.face_graph import (
-    Surface,
-    corner_groups,
-    cut_to_discs,
-    face_groups,
-    grow,
-    topology,
-)
+from backend.geometry.face_graph import Surface, corner_groups, face_groups, topology
 from backend.geometry.flatten import Discs, crossings, flatten
 from backend.geometry.smoothing import taubin
+from backend.stages.texture.regions import (
+    far_ends,
+    first_of_each,
+    inner_edges,
+    means,
+    merge_crumbs,
+    opened_corners,
+    parted,
+    segment,
+    tidy,
+    without_handles,
+)
 
-MOST_CHARTS = 90
+MOST_CHARTS = 80
 """Splitting for less stretch ends here; only what could not be used otherwise is split further."""
-TURN = 0.8
-"""Regions are parted until |normal - proxy|^2 is at most this in the mean (a half sphere has 1, a half
-cylinder .73)."""
 ENERGY = 1.1
-"""Charts of more symmetric Dirichlet energy than this are split (a half sphere has 1.03)."""
+"""Charts of more symmetric Dirichlet energy than this are split (a half sphere has 1.03) ..."""
 WORTH = 1e-3
 """... if that can better the mean energy of the surface by this much."""
-FLAT = 0.1
-"""What a way over plane surface costs beside one that turns: larger is rounder, smaller follows creases."""
-ROUND = 1e3
-"""The same for regions that follow distances alone."""
 SMOOTHING_ROUNDS = 15
-LONGEST = 1.1
-"""Charts longer than this many sides of a square of the whole surface's area are split: they would keep the
-atlas from being filled."""
-_LLOYD_ROUNDS = 3
+"""Regions are found on a smoothed copy: what is rough would fall into hundreds."""
 _SPLIT_ROUNDS = 8
+_JOIN_ROUNDS = 6
+_JOIN_SHARE = 1e-2
+"""Charts below this share of the surface are joined to others."""
+_JOIN_LOSS = 3e-4
+"""... where the mean energy of the surface grows by no more than this."""
 _BATCH_FACES = 12_000
-_SMALL = 1e-3
-"""Fragments below this share of the surface join a neighbour."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,8 @@ class Charts:
 
     label (F,) int64: the chart of each face, 0 .. count - 1
     corner (F, 3) int64: the row in `points` of each corner
-    points (P, 2) float64 metres, counter-clockwise faces, each chart somewhere around the origin
+    points (P, 2) float64, in extents of the mesh; faces counter-clockwise; each chart somewhere around the
+           origin
     energy (count,) float64: symmetric Dirichlet energy, 1 for an isometry
     """
 
@@ -65,296 +63,196 @@ class Charts:
     def count(self) -> int:
         return len(self.energy)
 
-
-def _means(label: np.ndarray, values: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:
-    total = np.bincount(label, weight, count)
-    sums = np.stack(
-        [np.bincount(label, weight * values[:, i], count) for i in range(values.shape[1])], axis=1
-    )
-    return sums / np.where(total > 0, total, 1)[:, None]
-
-
-def _proxies(surface: Surface, label: np.ndarray, count: int) -> np.ndarray:
-    mean = _means(label, surface.normals, surface.areas, count)
-    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    @property
+    def owner(self) -> np.ndarray:
+        """(P,) int64: the chart of each point."""
+        owner = np.empty(len(self.points), dtype=np.int64)
+        owner[self.corner.ravel()] = np.repeat(self.label, 3)
+        return owner
 
 
-def _first_of_each(label: np.ndarray, key: np.ndarray, count: int) -> np.ndarray:
-    """(count,): of each label the face of the smallest key, the lower index first."""
-    order = np.lexsort((np.arange(len(label)), key, label))
-    first = np.searchsorted(label[order], np.arange(count))
-    return order[np.minimum(first, len(order) - 1)]
-
-
-def _central_faces(surface: Surface, label: np.ndarray, count: int) -> np.ndarray:
-    """A seed of each region: near its middle, facing as it does."""
-    middle = _means(label, surface.middles, surface.areas, count)
-    proxy = _proxies(surface, label, count)
-    radius = np.bincount(label, surface.areas, count)[label]
-    away = np.sum((surface.middles - middle[label]) ** 2, axis=1) / np.where(radius > 0, radius, 1)
-    turned = np.sum((surface.normals - proxy[label]) ** 2, axis=1)
-    return _first_of_each(label, away + 0.5 * turned, count)
-
-
-def _turn(surface: Surface, label: np.ndarray, count: int) -> np.ndarray:
-    proxy = _proxies(surface, label, count)
-    return np.sum((surface.normals - proxy[label]) ** 2, axis=1)
-
-
-def _ends(surface: Surface, label: np.ndarray, which: np.ndarray, count: int, check) -> np.ndarray:
-    """(len(which), 2): two faces of each region, far apart along the surface."""
-    chosen = np.full(count, len(which), dtype=np.int64)
-    chosen[which] = np.arange(len(which))
-    local = chosen[label]
-    seeds = _first_of_each(local, -_turn(surface, label, count), len(which))
-    other = seeds
-    for _ in range(2):
-        check()
-        away = grow(surface, label, seeds, surface.normals[seeds], flat=1.0).cost
-        seeds, other = _first_of_each(local, -np.where(local < len(which), away, -1), len(which)), seeds
-    return np.stack([other, seeds], axis=1)
-
-
-def _halves(
-    surface: Surface, label: np.ndarray, ends: np.ndarray, count: int, rounds: int, check
-) -> np.ndarray:
-    """Labels with regions parted in two, each between the two faces of a row of `ends` (K, 2).
-
-    New regions are numbered from `count` on. Seeds move to the middles of the halves `rounds` times.
-    """
-    for row in np.flatnonzero(ends[:, 0] == ends[:, 1]):
-        region = np.flatnonzero(label == label[ends[row, 0]])
-        ends[row, 1] = region[region != ends[row, 0]][0]
-    both = ends.T.ravel()
-    proxies, flat = surface.normals[both], FLAT if rounds else ROUND
-    for turn in range(rounds + 1):
-        check()
-        half = grow(surface, label, both, proxies, flat=flat).label.astype(np.int64)
-        if turn < rounds:
-            index = np.where(half >= 0, half, len(both))
-            proxies = _proxies(surface, index, len(both) + 1)[:-1]
-            both = _central_faces(surface, index, len(both) + 1)[:-1]
-    return np.where(half >= len(ends), count + half - len(ends), label)
-
-
-def segment(surface: Surface, check: Callable[[], None], most: int) -> np.ndarray:
-    """Labels (F,) int64 of connected regions that turn little."""
-    label = face_groups(surface.neighbour)
-    parts = int(label.max()) + 1
-    total = surface.areas.sum()
-    count = parts
-    while True:
-        check()
-        turn = _turn(surface, label, count)
-        area = np.bincount(label, surface.areas, count)
-        error = np.bincount(label, surface.areas * turn, count)
-        wide = np.flatnonzero((error > TURN * area) & (area > 4 * _SMALL * total))
-        room = most - count
-        if not len(wide) or room <= 0:
-            break
-        wide = wide[np.argsort(-error[wide], kind="stable")][:room]
-        label = _halves(
-            surface, label, _ends(surface, label, wide, count, check), count, _LLOYD_ROUNDS, check
-        )
-        count += len(wide)
-    group = face_groups(surface.neighbour)
-    for _ in range(_LLOYD_ROUNDS if count > parts else 0):
-        check()
-        seeds = _central_faces(surface, label, count)
-        label = grow(surface, group, seeds, _proxies(surface, label, count), flat=FLAT).label.astype(np.int64)
-    return label
-
-
-def tidy(surface: Surface, label: np.ndarray, rounds: int = 6) -> np.ndarray:
-    """Straighter borders: faces with two neighbours in one other region join it; crumbs join a neighbour."""
-    neighbour = surface.neighbour
-    for turn in range(rounds):
-        around = np.where(neighbour >= 0, label[np.maximum(neighbour, 0)], -1)
-        a, b, c = around.T
-        twin = np.where((a == b) | (a == c), a, np.where(b == c, b, -1))
-        # Every second face at a time: two neighbours would swap for ever.
-        change = (twin >= 0) & (twin != label) & ((np.arange(len(label)) + turn) % 2 == 0)
-        if not change.any() and turn % 2:
-            break
-        label = np.where(change, twin, label)
-    return face_groups(neighbour, label)
-
-
-def merge_crumbs(surface: Surface, label: np.ndarray) -> np.ndarray:
-    """Labels without regions below _SMALL of the surface, where there is a neighbour to join."""
-    neighbour = surface.neighbour
-    face, edge = np.nonzero(neighbour >= 0)
-    for _ in range(4):
-        count = int(label.max()) + 1
-        area = np.bincount(label, surface.areas, count)
-        mine, other = label[face], label[neighbour[face, edge]]
-        between = (mine != other) & (area[mine] < _SMALL * surface.areas.sum())
-        if not between.any():
-            break
-        pair, touching = np.unique(mine[between] * count + other[between], return_counts=True)
-        order = np.lexsort((pair, -touching, pair // count))
-        small, best = np.unique(pair[order] // count, return_index=True)
-        into = np.arange(count)
-        into[small] = pair[order][best] % count
-        # Of two crumbs that point at each other the lower one stays.
-        mutual = (into[into] == np.arange(count)) & (np.arange(count) < into)
-        into[mutual] = np.flatnonzero(mutual)
-        label = face_groups(neighbour, into[label])
-    return label
-
-
-def _joined(surface: Surface, label: np.ndarray) -> np.ndarray:
-    """(F, 3) bool: edges within a region."""
-    return (surface.neighbour >= 0) & (label[np.maximum(surface.neighbour, 0)] == label[:, None])
-
-
-def _without_handles(surface: Surface, label: np.ndarray, check: Callable[[], None]) -> np.ndarray:
-    """Regions parted until all have a border and none a handle."""
-    while True:
-        check()
-        count = int(label.max()) + 1
-        joined = _joined(surface, label)
-        handles, loops = topology(label, corner_groups(surface, joined), joined, count)
-        bad = np.flatnonzero((handles > 0) | (loops == 0))
-        if not len(bad):
-            return label
-        ends = _ends(surface, label, bad, count, check)
-        seeds = _central_faces(surface, label, count)
-        spread = grow(surface, label, seeds, surface.normals[seeds], flat=ROUND)
-        opened = cut_to_discs(surface, label, spread, joined & np.isin(label, bad)[:, None])
-        # Where ways around the shortest loop meet: parted there and at its seed, the loop is gone.
-        face, edge = np.nonzero(joined & np.isin(label, bad)[:, None] & ~opened)
-        length = spread.cost[face] + spread.cost[surface.neighbour[face, edge]]
-        order = np.lexsort((face, length, label[face]))
-        looped, first = np.unique(label[face[order]], return_index=True)
-        meets = np.full(count, -1, dtype=np.int64)
-        meets[looped] = face[order][first]
-        by_loop = (handles[bad] > 0) & (meets[bad] >= 0)
-        ends[by_loop] = np.stack([seeds[bad], meets[bad]], axis=1)[by_loop]
-        label = face_groups(surface.neighbour, _halves(surface, label, ends, count, 0, check))
-
-
-def _open(surface: Surface, label: np.ndarray, count: int) -> np.ndarray:
-    """Corners (F, 3) of the regions, cut to discs."""
-    joined = _joined(surface, label)
-    corner = corner_groups(surface, joined)
-    loops = topology(label, corner, joined, count)[1]
-    if (loops == 1).all():
-        return corner
-    seeds = _central_faces(surface, label, count)
-    spread = grow(surface, label, seeds, surface.normals[seeds], flat=ROUND)
-    ringed = (loops != 1)[label][:, None]
-    return corner_groups(
-        surface, np.where(ringed, cut_to_discs(surface, label, spread, joined & ringed), joined)
-    )
-
-
+@dataclass(frozen=True)
 class _Layout:
-    """Charts laid flat so far: of each corner its place, of each chart its energy and faces that cross."""
+    """Charts on their way.
 
-    def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
-        self._corners = vertices[faces]
-        self.places = np.zeros((*faces.shape, 2))
-        self.energy = np.zeros(0)
-        self.crossing = np.zeros((0, 2), dtype=np.int64)
-        self._label = np.zeros(0, dtype=np.int64)
+    label (F,), corner (F, 3) as in Charts; places (F, 3, 2) of the corners; energy (C,), inf for charts that
+    cover something twice; crossing (C, 2): two faces that do, -1 if there are none
+    """
 
-    def update(
-        self, label: np.ndarray, changed: np.ndarray, corner: np.ndarray, check: Callable[[], None]
-    ) -> None:
-        """Lay the charts flat whose faces have `changed` (F,) bool; the others stay as they are.
+    label: np.ndarray
+    corner: np.ndarray
+    places: np.ndarray
+    energy: np.ndarray
+    crossing: np.ndarray
 
-        label (F,), corner (F, 3) as `_open` gives.
-        """
-        count = int(label.max()) + 1
-        first = _first_of_each(label, np.zeros(len(label)), count)
-        new = changed[first]
-        energy, crossing = np.full(count, np.inf), np.full((count, 2), -1)
-        if len(self.energy):
-            before = self._label[first]
-            energy[~new], crossing[~new] = self.energy[before[~new]], self.crossing[before[~new]]
-        self.energy, self.crossing, self._label = energy, crossing, label
-        sizes = np.bincount(label, minlength=count)
-        batch: list[int] = []
-        filled = 0
-        for chart in np.flatnonzero(new).tolist():
-            if batch and filled + sizes[chart] > _BATCH_FACES:
-                self._lay(batch, corner, check)
-                batch, filled = [], 0
-            batch.append(chart)
-            filled += int(sizes[chart])
-        if batch:
-            self._lay(batch, corner, check)
+    @property
+    def count(self) -> int:
+        return len(self.energy)
 
-    def _lay(self, batch: list[int], corner: np.ndarray, check: Callable[[], None]) -> None:
-        index = np.full(len(self.energy), -1, dtype=np.int64)
-        index[batch] = np.arange(len(batch))
-        chosen = np.flatnonzero(index[self._label] >= 0)
-        rows, local = np.unique(corner[chosen], return_inverse=True)
-        local = local.reshape(-1, 3)
-        owner = np.empty(len(rows), dtype=np.int64)
-        owner[local.ravel()] = np.repeat(index[self._label[chosen]], 3)
-        points = np.empty((len(rows), 3))
-        points[local.ravel()] = self._corners[chosen].reshape(-1, 3)
-        discs = Discs(points, local, owner, len(batch))
-        uv, energy = flatten(discs, check)
-        tails = crossings(discs, uv)
-        crossed = tails[:, 0] >= 0
-        self.places[chosen] = uv[local]
-        self.energy[batch] = np.where(crossed, np.inf, energy)
-        at = np.zeros(len(rows), dtype=np.int64)
-        at[local.ravel()] = np.repeat(chosen, 3)
-        self.crossing[batch] = np.where(crossed[:, None], at[tails], -1)
+    def shares(self, surface: Surface) -> np.ndarray:
+        """(C,) of the surface's area."""
+        return np.bincount(self.label, surface.areas, self.count) / max(surface.areas.sum(), 1e-30)
 
-    def too_long(self, areas: np.ndarray) -> np.ndarray:
-        """(C,) bool; areas (F,) of the surface."""
-        count = len(self.energy)
-        middle = _means(self._label, self.places.mean(axis=1), np.ones(len(areas)), count)
-        reach = np.zeros(count)
-        away = np.linalg.norm(self.places.mean(axis=1) - middle[self._label], axis=1)
-        np.maximum.at(reach, self._label, away)
-        return 2 * reach > LONGEST * np.sqrt(areas.sum())
+    def loss(self, surface: Surface) -> np.ndarray:
+        """(C,): what each chart adds to the mean energy of the surface."""
+        return (self.energy - 1) * self.shares(surface)
+
+    def lengths(self) -> np.ndarray:
+        """(C,): twice the distance from the middle of a chart to its farthest face."""
+        places = self.places.mean(axis=1)
+        middle = means(self.label, places, np.ones(len(places)), self.count)
+        reach = np.zeros(self.count)
+        np.maximum.at(reach, self.label, np.linalg.norm(places - middle[self.label], axis=1))
+        return 2 * reach
 
 
-def make_charts(vertices: np.ndarray, faces: np.ndarray, check: Callable[[], None]) -> Charts:
+def make_charts(
+    vertices: np.ndarray, faces: np.ndarray, check: Callable[[], None], *, longest: float = 1.1
+) -> Charts:
     """Charts of a mesh: vertices (V, 3) finite, faces (F, 3), at least one.
 
+    longest  charts longer than this many sides of a square of the whole surface's area are split: they would
+             keep the atlas from being filled
     `check` is called every fraction of a second.
     """
     vertices = np.asarray(vertices, dtype=np.float64)
     extent = np.ptp(vertices, axis=0).max()
-    vertices = (vertices - vertices.mean(axis=0)) / (extent if extent > 0 else 1)
-    surface = Surface.of(taubin(vertices, faces, rounds=SMOOTHING_ROUNDS), faces)
+    corners = ((vertices - vertices.mean(axis=0)) / (extent if extent > 0 else 1))[faces]
+    surface = Surface.of(
+        taubin(vertices / (extent if extent > 0 else 1), faces, rounds=SMOOTHING_ROUNDS), faces
+    )
     check()
     label = merge_crumbs(surface, tidy(surface, segment(surface, check, MOST_CHARTS)))
-    layout = _Layout(vertices, faces)
-    changed = np.ones(len(faces), dtype=bool)
+    layout = _laid(surface, corners, None, without_handles(surface, label, check), check)
+    limit = longest * np.sqrt(surface.areas.sum())
     for turn in itertools.count():
-        parted = _without_handles(surface, label, check)
-        count = int(parted.max()) + 1
-        corner = _open(surface, parted, count)
-        layout.update(parted, changed | _regrouped(label, parted), corner, check)
-        label = parted
         unusable = ~np.isfinite(layout.energy)
-        share = np.bincount(label, surface.areas, count) / max(surface.areas.sum(), 1e-30)
-        loss = (layout.energy - 1) * share
-        stretched = (layout.energy > ENERGY) & (loss > WORTH) | layout.too_long(surface.areas)
+        loss = layout.loss(surface)
+        stretched = (layout.energy > ENERGY) & (loss > WORTH) | (layout.lengths() > limit)
         bad = np.flatnonzero(unusable | (stretched & (turn < _SPLIT_ROUNDS)))
-        room = max(np.count_nonzero(unusable), MOST_CHARTS - count)
+        room = max(np.count_nonzero(unusable), MOST_CHARTS - layout.count)
         bad = np.sort(bad[np.argsort(-loss[bad], kind="stable")][:room])
         if not len(bad):
             break
         crossed = layout.crossing[bad, 0] != layout.crossing[bad, 1]
         ends = layout.crossing[bad]
-        ends[~crossed] = _ends(surface, label, bad[~crossed], count, check)
-        changed = np.isin(label, bad)
-        label = face_groups(surface.neighbour, _halves(surface, label, ends, count, 0, check))
-    points = np.empty((int(corner.max()) + 1, 2))
-    points[corner.ravel()] = layout.places.reshape(-1, 2)
-    return Charts(label, corner, points, layout.energy)
+        ends[~crossed] = far_ends(surface, layout.label, bad[~crossed], layout.count, check)
+        label = face_groups(surface.neighbour, parted(surface, layout.label, ends, layout.count, check))
+        layout = _laid(surface, corners, layout, without_handles(surface, label, check), check)
+    layout = _with_small_ones_joined(surface, corners, layout, limit, check)
+    points = np.empty((int(layout.corner.max()) + 1, 2))
+    points[layout.corner.ravel()] = layout.places.reshape(-1, 2)
+    return Charts(layout.label, layout.corner, points, layout.energy)
 
 
-def _regrouped(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """(F,) bool: faces of those groups of `before` that fall into several of `after`."""
-    pairs = np.unique(np.stack([before, after], axis=1), axis=0)
-    return np.bincount(pairs[:, 0])[before] > 1
+def _laid(
+    surface: Surface,
+    corners: np.ndarray,
+    before: _Layout | None,
+    label: np.ndarray,
+    check: Callable[[], None],
+) -> _Layout:
+    """The layout of other regions: those that are as they were keep their places, others are laid flat.
+
+    corners (F, 3, 3); label (F,) of regions without handles, numbered without gaps
+    """
+    count = int(label.max()) + 1
+    sizes = np.bincount(label, minlength=count)
+    places = np.zeros((*label.shape, 3, 2)) if before is None else before.places.copy()
+    energy, crossing = np.full(count, np.inf), np.full((count, 2), -1)
+    new = np.ones(count, dtype=bool)
+    if before is not None:
+        old = before.label[first_of_each(label, np.zeros(len(label)), count)]
+        whole = np.bincount(label, old[label] == before.label, count) == sizes
+        new = ~(whole & (np.bincount(before.label)[old] == sizes))
+        energy[~new], crossing[~new] = before.energy[old[~new]], before.crossing[old[~new]]
+    layout = _Layout(label, opened_corners(surface, label, count), places, energy, crossing)
+    batch: list[int] = []
+    filled = 0
+    for chart in np.flatnonzero(new).tolist():
+        if batch and filled + sizes[chart] > _BATCH_FACES:
+            _lay(layout, batch, corners, check)
+            batch, filled = [], 0
+        batch.append(chart)
+        filled += int(sizes[chart])
+    if batch:
+        _lay(layout, batch, corners, check)
+    return layout
+
+
+def _lay(layout: _Layout, batch: list[int], corners: np.ndarray, check: Callable[[], None]) -> None:
+    """Fill in places, energy and crossing of the charts of one batch."""
+    index = np.full(layout.count, -1, dtype=np.int64)
+    index[batch] = np.arange(len(batch))
+    chosen = np.flatnonzero(index[layout.label] >= 0)
+    rows, local = np.unique(layout.corner[chosen], return_inverse=True)
+    local = local.reshape(-1, 3)
+    owner = np.empty(len(rows), dtype=np.int64)
+    owner[local.ravel()] = np.repeat(index[layout.label[chosen]], 3)
+    points = np.empty((len(rows), 3))
+    points[local.ravel()] = corners[chosen].reshape(-1, 3)
+    discs = Discs(points, local, owner, len(batch))
+    uv, energy = flatten(discs, check)
+    tails = crossings(discs, uv)
+    crossed = tails[:, 0] >= 0
+    layout.places[chosen] = uv[local]
+    layout.energy[batch] = np.where(crossed, np.inf, energy)
+    at = np.zeros(len(rows), dtype=np.int64)
+    at[local.ravel()] = np.repeat(chosen, 3)
+    layout.crossing[batch] = np.where(crossed[:, None], at[tails], -1)
+
+
+def _with_small_ones_joined(
+    surface: Surface, corners: np.ndarray, layout: _Layout, limit: float, check: Callable[[], None]
+) -> _Layout:
+    """Small charts joined to a neighbour, that of the longest common border first, where both lie flat."""
+    tried: set[tuple[int, int]] = set()
+    for _ in range(_JOIN_ROUNDS):
+        check()
+        first = _first_faces(layout)
+        # Each chart takes part in one joining a round.
+        into, free = np.arange(layout.count), np.ones(layout.count, dtype=bool)
+        for small, large in _candidates(surface, corners, layout):
+            name = (int(first[small]), int(first[large]))
+            if free[small] and free[large] and name not in tried:
+                into[small] = large
+                free[[small, large]] = False
+                tried.add(name)
+        joined = into[layout.label]
+        inner = inner_edges(surface, joined)
+        handles, _ = topology(joined, corner_groups(surface, inner), inner, layout.count)
+        joined = face_groups(surface.neighbour, np.where(handles[joined] > 0, layout.label, joined))
+        if joined.max() + 1 == layout.count:
+            break
+        trial = _laid(surface, corners, layout, joined, check)
+        before = np.bincount(trial.label[first], layout.loss(surface), trial.count)
+        worse = ~(trial.loss(surface) <= before + _JOIN_LOSS) | (trial.lengths() > limit)
+        # Those are taken apart again; the others keep their new places.
+        apart = worse[trial.label]
+        label = face_groups(surface.neighbour, np.where(apart, layout.label, layout.count + trial.label))
+        count = int(label.max()) + 1
+        energy = np.empty(count)
+        energy[label] = np.where(apart, layout.energy[layout.label], trial.energy[trial.label])
+        places = np.where(apart[:, None, None], layout.places, trial.places)
+        corner = opened_corners(surface, label, count)
+        layout = _Layout(label, corner, places, energy, np.full((count, 2), -1))
+    return layout
+
+
+def _first_faces(layout: _Layout) -> np.ndarray:
+    """(C,): of each chart the face of the lowest index."""
+    return first_of_each(layout.label, np.zeros(len(layout.label)), layout.count)
+
+
+def _candidates(surface: Surface, corners: np.ndarray, layout: _Layout) -> list[tuple[int, int]]:
+    """Small charts and their neighbours: the smallest chart first, the longest common border first."""
+    face, edge = np.nonzero(surface.neighbour >= 0)
+    mine, other = layout.label[face], layout.label[surface.neighbour[face, edge]]
+    length = np.linalg.norm(corners[face, edge] - corners[face, (edge + 1) % 3], axis=1)
+    share = layout.shares(surface)
+    use = (mine != other) & (share[mine] < _JOIN_SHARE)
+    pair, index = np.unique(mine[use] * layout.count + other[use], return_inverse=True)
+    border = np.bincount(index, length[use], len(pair))
+    small, large = pair // layout.count, pair % layout.count
+    order = np.lexsort((pair, -border, share[small]))
+    return list(zip(small[order].tolist(), large[order].tolist(), strict=True))
