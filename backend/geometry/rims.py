@@ -8,6 +8,7 @@ hull and the pixel's distance from the outline allow: along an outline they join
 
 import numpy as np
 
+from backend.geometry.cameras import Cameras
 from backend.geometry.carving import Grid, Silhouettes
 from backend.geometry.jit import inline_kernel, kernel
 from backend.geometry.parallel import bands, map_parallel
@@ -32,6 +33,22 @@ def _sample(field, x, y, z):
     return low * (1 - a) + high * a
 
 
+@inline_kernel
+def _span(dx, dy, dz, centre, shape):
+    """Depths at which a ray enters and leaves the grid, a cell inside its border."""
+    near, far = 1e-9, 1e30
+    for axis in range(3):
+        d = (dx, dy, dz)[axis]
+        o = centre[axis]
+        if abs(d) < 1e-12:
+            if o < 1.0 or o > shape[axis] - 2.0:
+                near = 1e30
+            continue
+        first, last = (1.0 - o) / d, (shape[axis] - 2.0 - o) / d
+        near, far = max(near, min(first, last)), min(far, max(first, last))
+    return near, far
+
+
 @kernel
 def _lost_rays(hull, carved, distance, ray, centre, focal, cell, start, stop, balls):
     """Balls (x, y, z in cells, radius in metres) for rows start..stop of one view; returns their number.
@@ -49,16 +66,7 @@ def _lost_rays(hull, carved, distance, ray, centre, focal, cell, start, stop, ba
             dx = ray[0, 0] * u + ray[0, 1] * v + ray[0, 2]
             dy = ray[1, 0] * u + ray[1, 1] * v + ray[1, 2]
             dz = ray[2, 0] * u + ray[2, 1] * v + ray[2, 2]
-            near, far = 1e-9, 1e30
-            for axis in range(3):
-                d = (dx, dy, dz)[axis]
-                o = centre[axis]
-                if abs(d) < 1e-12:
-                    if o < 1.0 or o > hull.shape[axis] - 2.0:
-                        near = 1e30
-                    continue
-                first, last = (1.0 - o) / d, (hull.shape[axis] - 2.0 - o) / d
-                near, far = max(near, min(first, last)), min(far, max(first, last))
+            near, far = _span(dx, dy, dz, centre, hull.shape)
             if near >= far:
                 continue
             length = np.sqrt(dx * dx + dy * dy + dz * dz)
@@ -116,7 +124,52 @@ def _put_back(hull, field, balls, cell):
                     field[i, j, k] = max(field[i, j, k], value)
 
 
-def keep_outlines(hull: Grid, carved: Grid, masks: Silhouettes, cameras) -> Grid:
+@kernel
+def _gaps(hull, distance, ray, centre, focal, cell, out):
+    """How many pixels the hull stays inside the outline, at pixels about one pixel inside it."""
+    count = 0
+    for row in range(distance.shape[0]):
+        for column in range(distance.shape[1]):
+            inset = distance[row, column]
+            if inset < 0.8 or inset > 1.4 or count >= len(out):
+                continue
+            u, v = column + 0.5, row + 0.5
+            dx = ray[0, 0] * u + ray[0, 1] * v + ray[0, 2]
+            dy = ray[1, 0] * u + ray[1, 1] * v + ray[1, 2]
+            dz = ray[2, 0] * u + ray[2, 1] * v + ray[2, 2]
+            near, far = _span(dx, dy, dz, centre, hull.shape)
+            step = 0.25 / np.sqrt(dx * dx + dy * dy + dz * dz)
+            most = np.float32(-10.0)
+            t = near
+            while t < far:
+                value = _sample(hull, centre[0] + dx * t, centre[1] + dy * t, centre[2] + dz * t)
+                most = max(most, value * np.float32(focal / t) - inset)
+                t += step * min(max(-3.0 * value / cell, 1.0), 8.0)
+            out[count] = -most
+            count += 1
+    return count
+
+
+def gaps_to_outlines(hull: Grid, masks: Silhouettes, cameras: Cameras, view: int) -> np.ndarray:
+    """(M,) float32 pixels: how far inside the outline of `view` the hull stays, along that outline.
+
+    About 0 where the hull touches the outline, as it does everywhere if all masks agree and the object is
+    thicker than some pixels; negative by what the grid rounds.
+    """
+    ray, centre = _rays(hull, cameras, view)
+    out = np.empty(4 * (cameras.width + cameras.height), dtype=np.float32)
+    count = _gaps(hull.field, masks.distance[view], ray, centre, float(masks.focal[view]), hull.cell, out)
+    return out[:count]
+
+
+def _rays(grid: Grid, cameras: Cameras, view: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel -> direction in cells for a metre of depth (3, 3), and the camera's centre in cells (3,)."""
+    pose = cameras.world_from_camera[view]
+    ray = pose[:3, :3] @ np.linalg.inv(cameras.intrinsics[view]) / grid.cell
+    return ray, (pose[:3, 3] - grid.origin) / grid.cell
+
+
+def keep_outlines(hull: Grid, carved: Grid, masks: Silhouettes, cameras: Cameras) -> Grid:
     """`carved` with matter put back where a sight line inside a mask meets the hull and no longer it.
 
     hull, carved  on the same grid, `carved` nowhere above `hull`; cameras of the views in `masks`
@@ -125,9 +178,7 @@ def keep_outlines(hull: Grid, carved: Grid, masks: Silhouettes, cameras) -> Grid
 
     def lost(item: tuple[int, tuple[int, int]]) -> np.ndarray:
         view, (start, stop) = item
-        pose = cameras.world_from_camera[view]
-        ray = pose[:3, :3] @ np.linalg.inv(cameras.intrinsics[view]) / cell
-        centre = (pose[:3, 3] - hull.origin) / cell
+        ray, centre = _rays(hull, cameras, view)
         balls = np.empty(((stop - start) * 64, 4))
         count = _lost_rays(
             hull.field, carved.field, masks.distance[view], ray, centre, float(masks.focal[view]), cell,

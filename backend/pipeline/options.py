@@ -165,7 +165,7 @@ class SurfaceOptions:
 class TextureOptions:
     """UV atlas and projection.
 
-    size        edge of the atlas, pixels
+    size        edge of the atlas, pixels, 64 to 4096; any number, not only powers of two
     optimise    fit the texture to the views at fixed geometry (V3D 3.3) after the blend
     normal_map  bake what the reduction of faces took away into a tangent-space normal map
     delight     take the smooth part of the lighting out of the base colour and guess a roughness
@@ -176,6 +176,10 @@ class TextureOptions:
     optimise: bool = True
     normal_map: bool = False
     delight: bool = False
+
+    def __post_init__(self) -> None:
+        if not 64 <= self.size <= 4096:
+            raise InvalidInput(f"the texture size {self.size} is out of bounds", "64 to 4096 pixels")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import threading
 
+import cv2
 import numpy as np
 import pytest
 import trimesh
@@ -84,6 +85,83 @@ def test_views_from_below_leave_the_base_as_it_is_seen():
     views = render_views(np.asarray(cone.vertices), np.asarray(cone.faces), cameras_for(160, 12, -10))
     mesh, _ = reconstruct(views, carve=False)
     assert mesh.vertices[:, 2].min() == pytest.approx(-0.3, abs=0.04)
+
+
+def moved_views(views, pixels, seed=0):
+    """Each view beside where it should be, as generated ones are: by a smooth warp of `pixels` px."""
+    generator = np.random.default_rng(seed)
+    size = views.rgba.shape[1]
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
+    out = []
+    for picture in views.rgba:
+        warp = [cv2.GaussianBlur(generator.normal(size=(size, size)), (0, 0), size / 12) for _ in range(2)]
+        dx, dy = (w / np.std(w) * pixels for w in warp)
+        flat = picture.copy()
+        flat[..., :3] *= flat[..., 3:]
+        moved = cv2.remap(
+            flat, (columns + dx).astype(np.float32), (rows + dy).astype(np.float32), cv2.INTER_LINEAR
+        )
+        moved[..., :3] /= np.maximum(moved[..., 3:], 1e-6)
+        out.append(moved.clip(0, 1))
+    return Views(np.stack(out), views.cameras)
+
+
+def test_views_that_disagree_are_told_from_true_ones_and_aligned():
+    vertices, faces = dented_ball()
+    true = render_views(vertices, faces, cameras_for(256, 16))
+    noisy = moved_views(true, 1.25)
+    _, context = reconstruct(true, carve=False, grid=80)
+    assert context.facts["outline_gap"] < 0.5 and "views_moved" not in context.facts
+    aligned, context = reconstruct(noisy, grid=80)
+    assert context.facts["outline_gap"] > 0.6 and context.facts["views_moved"] > 0.3
+    as_they_are, context = reconstruct(noisy, grid=80, agreement="true")
+    assert "views_moved" not in context.facts
+    surface_points = metrics.sample_surface(vertices, faces, 400_000)
+    errors = [
+        metrics.nearest_distances(
+            metrics.sample_surface(mesh.vertices, mesh.faces, 20_000), surface_points
+        ).mean()
+        for mesh in (aligned, as_they_are)
+    ]
+    assert errors[0] < 0.85 * errors[1], errors
+
+
+@pytest.mark.parametrize("fault", ["half", "beside", "speck"])
+def test_one_wrong_mask_among_sixteen_does_not_cut_the_object_away(fault):
+    cameras = cameras_for(128, 16)
+    alpha = ball_masks(cameras, 0.5, np.zeros(3), 2)
+    right, _ = reconstruct(views_of(alpha, cameras), carve=False)
+    if fault == "half":
+        alpha[5, :, :64] = 0
+    elif fault == "beside":
+        alpha[5] = np.roll(alpha[5], 20, axis=1)
+    else:
+        alpha[5] = 0
+        alpha[5, 60:66, 60:66] = 1
+    mesh, context = reconstruct(views_of(alpha, cameras), carve=False)
+    assert any("views 5 contradict" in text for text in context.warnings)
+    volumes = [trimesh.Trimesh(m.vertices, m.faces, process=False).volume for m in (right, mesh)]
+    assert volumes[1] == pytest.approx(volumes[0], rel=0.05)
+
+
+def test_a_carve_keeps_the_outlines_of_a_torus():
+    torus = trimesh.creation.torus(0.35, 0.1)
+    torus.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, [1, 0, 0]))
+    views = render_views(np.asarray(torus.vertices), np.asarray(torus.faces), cameras_for(192, 12))
+    mesh, _ = reconstruct(views, grid=96)
+    for view in range(0, 12, 4):
+        outline = metrics.silhouette(mesh.vertices, mesh.faces, views.cameras, view)
+        lost = np.clip(views.rgba[view, ..., 3] - outline, 0, 1).sum() / views.rgba[view, ..., 3].sum()
+        assert lost < 0.02
+
+
+def test_what_stands_unseen_in_the_middle_of_a_ring_is_dropped():
+    ring_body = trimesh.creation.torus(0.4, 0.07)
+    views = render_views(
+        np.asarray(ring_body.vertices), np.asarray(ring_body.faces), cameras_for(192, 16, 12)
+    )
+    mesh, _ = reconstruct(views, carve=False, grid=96)
+    assert face_components(mesh.faces).max() == 0
 
 
 def scene_masks(kind, cameras):
@@ -188,12 +266,26 @@ def test_the_same_views_give_the_same_bytes_on_any_number_of_threads(monkeypatch
 
 
 def test_a_job_after_the_warm_up_compiles_nothing():
-    from backend.geometry import carving, decimate, fusion, mesh_raster, photo_consistency, silhouettes
+    from backend.geometry import (
+        carving,
+        consensus,
+        decimate,
+        depth_fill,
+        fusion,
+        mesh_raster,
+        photo_consistency,
+        rims,
+        silhouettes,
+    )
+
+    parts = (
+        carving, consensus, decimate, depth_fill, fusion, mesh_raster, photo_consistency, rims, silhouettes,
+    )  # fmt: skip
 
     def compiled():
         return {
             (module.__name__, name): len(value.signatures)
-            for module in (carving, decimate, fusion, mesh_raster, photo_consistency, silhouettes)
+            for module in parts
             for name, value in vars(module).items()
             if hasattr(value, "signatures")
         }

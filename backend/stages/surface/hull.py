@@ -1,14 +1,27 @@
 """The embedded surface engine: hull from silhouettes, carved by depth where views agree, decimated."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from backend.geometry.carving import Grid, Silhouettes, bounds_of, extract_surface, field_of, silhouettes
+from backend.geometry.cameras import Cameras
+from backend.geometry.carving import (
+    Grid,
+    Silhouettes,
+    bounds_of,
+    extract_surface,
+    field_of,
+    looked_at,
+    silhouettes,
+)
+from backend.geometry.consensus import agreeing_pictures
 from backend.geometry.decimate import decimate
 from backend.geometry.fusion import fuse_depth, merge_fused
 from backend.geometry.rims import keep_outlines
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, Views
+from backend.stages.surface.agreement import DISAGREE, contradicted, outline_gaps, without
 from backend.stages.surface.base import cut_base
 from backend.stages.surface.depth import DepthMaps, Matcher, given_depth
 from backend.stages.surface.finish import reduced
@@ -19,6 +32,23 @@ from shared_protocol.errors import StageFailed
 
 _PROXY_FACES = 20_000
 """Triangles of the hull that the sweep starts from."""
+_LARGEST_GAP = 3.0
+"""Pixels of 512: an outline further out is that of a part lost, not of a view that stands beside others."""
+
+
+@dataclass(frozen=True)
+class _Hull:
+    """Views and the hull of their silhouettes.
+
+    cameras  of the views in `masks`
+    gap      pixels of 512 by which outlines lie outside the hull: their upper quartile
+    """
+
+    views: Views
+    masks: Silhouettes
+    cameras: Cameras
+    grid: Grid
+    gap: float
 
 
 class HullSurface:
@@ -33,73 +63,94 @@ class HullSurface:
         passes = 2 if options.carve and views.depth is None else 0
         steps = 5 + passes * len(views)
         context.step(0, steps, "measuring silhouettes")
-        alpha = np.ascontiguousarray(views.rgba[..., 3])
-        masks = silhouettes(alpha, views.cameras)
-        if len(masks.focal) < len(views):
-            context.warn(
-                f"{len(views) - len(masks.focal)} of {len(views)} views are empty and were not used."
-            )
-        low, high = bounds_of(masks, views.cameras)
+        views = self._consistent(views, context)
         context.step(1, steps, "carving the visual hull")
-        cameras = views.cameras.take(masks.used)
-        grid = field_of(masks, low, high, cells_for(masks, cameras, low, high, options.grid))
-        context.check()
-        grid = cut_base(grid, masks, cameras)
+        hull = self._hull(views, options)
+        grid = hull.grid
+        context.note(outline_gap=round(hull.gap, 3))
         if views.depth is not None:
-            grid = self._fused(grid, given_depth(views), masks, views, context)
+            grid = self._fused(hull, given_depth(views), context)
         elif options.carve:
-            grid = self._matched(grid, alpha, masks, views, context, steps)
-            grid = hollow_vessels(grid, views, context) if options.hollow else grid
+            hull, grid = self._matched(hull, options, context, steps)
+            grid = hollow_vessels(grid, hull.views, context) if options.hollow else grid
         context.step(steps - 2, steps, "extracting the surface")
-        vertices, faces = self._surface(grid, alpha, views, context)
+        vertices, faces = self._surface(grid, hull, context)
         context.step(steps - 1, steps, "reducing triangles")
         mesh = reduced(vertices, faces, options, context.check)
         context.step(steps, steps, "surface done")
         return mesh
 
+    def _consistent(self, views: Views, context: StageContext) -> Views:
+        """The views without those whose silhouettes contradict the others'."""
+        masks = silhouettes(views.rgba[..., 3], views.cameras)
+        if len(masks.focal) < len(views):
+            context.warn(
+                f"{len(views) - len(masks.focal)} of {len(views)} views are empty and were not used."
+            )
+        context.check()
+        wrong = [int(masks.used[n]) for n in contradicted(masks, views.cameras.take(masks.used))]
+        if wrong:
+            named = ", ".join(str(n) for n in sorted(wrong))
+            context.warn(f"The silhouettes of views {named} contradict the others and were not used.")
+            views = without(views, wrong)
+        return views
+
+    def _hull(self, views: Views, options: SurfaceOptions) -> _Hull:
+        """The hull of the views; where they do not agree, as large as their outlines are on average."""
+        masks = silhouettes(np.ascontiguousarray(views.rgba[..., 3]), views.cameras)
+        low, high = bounds_of(masks, views.cameras)
+        cameras = views.cameras.take(masks.used)
+        grid = field_of(masks, low, high, cells_for(masks, cameras, low, high, options.grid))
+        gaps = outline_gaps(grid, masks, cameras)
+        gap = float(np.percentile(gaps, 75)) if len(gaps) else 0.0
+        if self._disagree(gap, options):
+            depth = cameras.project(looked_at(cameras)[0][None])[1][:, 0]
+            pixel = float(np.median(depth / masks.focal)) * max(cameras.width, cameras.height) / 512
+            swollen = grid.field + np.float32(float(gaps.clip(0, _LARGEST_GAP).mean()) * pixel)
+            grid = replace(grid, field=swollen)
+        return _Hull(views, masks, cameras, cut_base(grid, masks, cameras), gap)
+
+    def _disagree(self, gap: float, options: SurfaceOptions) -> bool:
+        return options.agreement == "generated" or (options.agreement == "auto" and gap > DISAGREE)
+
     def _matched(
-        self,
-        hull: Grid,
-        alpha: np.ndarray,
-        masks: Silhouettes,
-        views: Views,
-        context: StageContext,
-        steps: int,
-    ) -> Grid:
-        """The hull's field, lowered where the pictures agree that there is nothing."""
-        matcher, better, grid, count = None, None, hull, len(views)
-        for turn, words in enumerate(("matching", "matching again")):
-            vertices, faces = self._surface(grid, alpha, views, context)
-            mesh = decimate(vertices, faces, _PROXY_FACES, context.check)
-            if matcher is None:
-                matcher = Matcher(views, *mesh)
-            else:
-                better = mesh
+        self, hull: _Hull, options: SurfaceOptions, context: StageContext, steps: int
+    ) -> tuple[_Hull, Grid]:
+        """The hull, and its field lowered where the pictures agree that there is nothing."""
+        count = len(hull.views)
+
+        def match(matcher: Matcher, better, turn: int, words: str) -> DepthMaps:
             maps, share = matcher.match(
                 better,
                 context.check,
-                lambda done, turn=turn, words=words: context.step(
-                    2 + turn * count + done, steps, f"{words}: view {done} of {count}"
-                ),
+                lambda done: context.step(2 + turn * count + done, steps, f"{words}: view {done} of {count}"),
             )
-            grid = self._fused(hull, maps, masks, views, context)
-        context.note(confirmed_share=round(share, 4))
-        return grid
+            context.note(confirmed_share=round(share, 4))
+            return maps
 
-    def _fused(
-        self, hull: Grid, maps: DepthMaps, masks: Silhouettes, views: Views, context: StageContext
-    ) -> Grid:
+        matcher = Matcher(hull.views, *self._proxy(hull.grid, hull, context))
+        grid = self._fused(hull, match(matcher, None, 0, "matching"), context)
+        better = self._proxy(grid, hull, context)
+        if self._disagree(hull.gap, options):
+            rgba, moved = agreeing_pictures(hull.views.rgba, hull.views.cameras, *better, context.check)
+            context.note(views_moved=round(moved, 3))
+            hull = self._hull(replace(hull.views, rgba=rgba), options)
+            matcher = Matcher(hull.views, *self._proxy(hull.grid, hull, context))
+        return hull, self._fused(hull, match(matcher, better, 1, "matching again"), context)
+
+    def _proxy(self, grid: Grid, hull: _Hull, context: StageContext) -> tuple[np.ndarray, np.ndarray]:
+        return decimate(*self._surface(grid, hull, context), _PROXY_FACES, context.check)
+
+    def _fused(self, hull: _Hull, maps: DepthMaps, context: StageContext) -> Grid:
         """The hull's field, lowered where depth says that there is nothing."""
         context.check()
-        fused = fuse_depth(maps.depth, maps.weight, maps.cameras, hull, 3 * hull.cell)
+        fused = fuse_depth(maps.depth, maps.weight, maps.cameras, hull.grid, 3 * hull.grid.cell)
         context.check()
-        carved = merge_fused(hull, fused)
+        carved = merge_fused(hull.grid, fused)
         context.check()
-        return keep_outlines(hull, carved, masks, views.cameras.take(masks.used))
+        return keep_outlines(hull.grid, carved, hull.masks, hull.cameras)
 
-    def _surface(
-        self, grid: Grid, alpha: np.ndarray, views: Views, context: StageContext
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _surface(self, grid: Grid, hull: _Hull, context: StageContext) -> tuple[np.ndarray, np.ndarray]:
         vertices, faces = extract_surface(fill_cavities(grid))
         context.check()
         if not len(faces):
@@ -108,4 +159,4 @@ class HullSurface:
                 "a part at least a few pixels wide",
                 "Use a finer grid: --surface.grid 256.",
             )
-        return drop_floaters(vertices, faces, alpha, views.cameras)
+        return drop_floaters(vertices, faces, hull.views.rgba[..., 3], hull.views.cameras)

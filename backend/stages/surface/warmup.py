@@ -23,6 +23,6 @@ def warm_up() -> None:
     engine.reconstruct(
         Views(rgba, cameras),
         splats,
-        SurfaceOptions(grid=32, faces=400),
+        SurfaceOptions(grid=32, faces=400, agreement="generated"),
         StageContext("surface", engine, "hull"),
     )
