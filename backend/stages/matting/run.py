@@ -45,4 +45,5 @@ def run(*, picture: Picture, options: MattingOptions, context: StageContext) -> 
     framed, facts = frame(rgba, np.asarray(alpha, dtype=np.float32), options.size, options.fill)
     context.note(**facts)
     context.step(2, 2, "Cut out")
+    context.preview("cutout", lambda: framed.rgba)
     return framed

@@ -70,6 +70,7 @@ class InflateOrbit:
             rgba[index], depth[index] = render(
                 shape, cameras.world_from_camera[index], cameras.intrinsics[index], options.size
             )
+            context.preview("orbit", lambda index=index: rgba[index])
         rgba[0] = front
         depth[0][front[..., 3] == 0] = np.inf
         confidence = np.full(options.views, PRIOR_CONFIDENCE, dtype=np.float32)

@@ -45,4 +45,6 @@ def run(*, cutout: Picture, options: OrbitOptions, context: StageContext) -> Vie
     Raises InvalidInput for a ring that cannot be, Cancelled.
     """
     ring_cameras(options)
-    return context.engine.generate(cutout, options, context)
+    views = context.engine.generate(cutout, options, context)
+    context.preview("orbit", lambda: views.rgba[len(views) // 2])
+    return views

@@ -110,6 +110,7 @@ def fit(
         if step.judge and judged:
             schedule.judge(_mean_psnr(raw.activate(), [targets[i] for i in judged], view_of))
         schedule.report(step, float(np.mean([one.error for one in seen])), len(raw))
+        context.preview("splats", lambda raw=raw: view_of.picture(raw.activate(), (half or targets)[0]))
     if judged:
         quality = _mean_psnr(raw.activate(), [targets[i] for i in judged], view_of)
         context.note(held_out_psnr=round(quality, 2))
@@ -154,6 +155,10 @@ class _View:
         if self._corrections is not None:
             image = self._corrections.expose(target.view, image)
         return float(np.sum((image[:3] - target.planes[:3]) ** 2)) / (3 * target.pixels)
+
+    def picture(self, drawn: Gaussians, target: Target) -> np.ndarray:
+        """(H, W, 3) float32, over white: how far the fit is, for the user to look at."""
+        return np.moveaxis(self._draw(drawn, target).image[:3], 0, -1)
 
     def _draw(self, drawn: Gaussians, target: Target) -> Rendering:
         pose = target.world_from_camera
