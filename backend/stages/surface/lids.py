@@ -23,7 +23,7 @@ _STEEPEST = 1.2
 _LEAST_SHARE, _LEAST_CELLS, _MOST = 0.04, 80, 4
 _THICK = 3.0
 """What lies this deep under a top's surface still counts as its lid."""
-_RIM = 1.4, 3.2
+_RIM, _RIM_SMOOTH = (1.4, 3.2), 2.5
 """How far inside the border of a top its rim is measured."""
 _DOWN = -0.85
 """Vertical part of the normal of what faces down."""
@@ -113,21 +113,25 @@ def tops(field: np.ndarray) -> Iterator[Top]:
 
 
 def levelled(field: np.ndarray, top: Top, raised: float) -> tuple[np.ndarray, Top]:
-    """The solid with the top lowered to `raised` above what spans its border, and that top.
+    """The solid with the top made as smooth and level as its border is, `raised` above it, and that top.
 
-    Where no texture tells better, a hull closes the mouth with a cone as steep as the views are high.
+    Where no texture tells better, a hull closes the mouth with a cone as steep as the views are high; where
+    there is texture the lid is rough, for what it shows does not lie there.
     """
-    from scipy.ndimage import distance_transform_edt, gaussian_filter
+    from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
     inward = distance_transform_edt(top.plan)
     ring = (inward > _RIM[0]) & (inward <= _RIM[1])
     if not ring.any():
         return field, top
     nearest = distance_transform_edt(~ring, return_distances=False, return_indices=True)
-    height = np.minimum(gaussian_filter(top.height[tuple(nearest)], 1.5) + raised, top.height)
-    above = np.arange(field.shape[2]) - height[:, :, None]
-    lower = np.where(top.plan[:, :, None] & (above > -REACH), np.minimum(field, -above), field)
-    return lower.astype(np.float32), Top(top.plan, height)
+    height = gaussian_filter(top.height[tuple(nearest)], _RIM_SMOOTH) + raised
+    level = np.arange(field.shape[2])
+    under = np.clip(height[:, :, None] - level, -REACH, REACH)
+    about = binary_erosion(top.plan)[:, :, None] & (
+        level > np.minimum(height, top.height)[:, :, None] - _THICK
+    )
+    return np.where(about, under, field).astype(np.float32), Top(top.plan, height)
 
 
 @dataclass(frozen=True)

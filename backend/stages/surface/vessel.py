@@ -32,7 +32,7 @@ from backend.stages.surface.lids import (
 
 _PIXELS, _LEAST_PIXELS = 10_000, 300
 _THINNEST = 1.5
-_RAISED = 0.0, 0.3, 0.6
+_RAISED, _EVEN = (-0.3, 0.0, 0.3, 0.6), 1.05
 _KNOTS = (0.0, 3.0, 8.0, 16.0, 28.0, 44.0)
 """Depths under the lid between which the wall's thickness is interpolated."""
 _SEEN_SHARE = 0.03
@@ -100,6 +100,13 @@ class _Cavity:
 
     thickness: tuple[float, ...]
     floor: float = np.inf
+
+    def at(self, below: np.ndarray) -> np.ndarray:
+        """The wall's thickness at depths under the lid, float32, of the shape of `below`."""
+        from scipy.interpolate import PchipInterpolator
+
+        depths = np.arange(0.0, _KNOTS[-1] + 0.5, 0.5)
+        return np.interp(below, depths, PchipInterpolator(_KNOTS, self.thickness)(depths)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -188,8 +195,9 @@ def _cavity_of(scene: _Scene, context: StageContext) -> tuple[_Scene, _Cavity] |
     if not _convincing(few, _tested(few, best), lenient=True):
         return None
     # The rim's height matters: where it is half a cell too high, the wall behind seems two cells nearer.
-    rims = [scene, *(scene.levelled(raised) for raised in _RAISED)]
-    scene = min(rims, key=lambda one: _cost(one.every(2), best, context))
+    even = min((scene.levelled(raised) for raised in _RAISED), key=lambda s: _cost(s.every(2), best, context))
+    if _cost(even.every(2), best, context) < _EVEN * _cost(scene.every(2), best, context):
+        scene = even
     best = _refined(scene.every(2), best, context)
     best = _with_floor(scene, best, context)
     if best is None or not _convincing(scene, _tested(scene, best)):
@@ -216,7 +224,7 @@ def _with_floor(scene: _Scene, cavity: _Cavity, context: StageContext) -> _Cavit
 
 def _carved(scene: _Scene, cavity: _Cavity) -> np.ndarray:
     """(X, Y, Z) float32: the solid without the cavity."""
-    thickness = np.interp(scene.below, _KNOTS, cavity.thickness).astype(np.float32)
+    thickness = cavity.at(scene.below)
     if np.isfinite(cavity.floor):
         above_floor = np.minimum(np.float32(cavity.floor) - scene.below, scene.base - 1)
     else:
