@@ -110,6 +110,8 @@ class SurfaceOptions:
     carve      carve the hull by photo-consistent depth; depth that the views bring always carves
     hollow     carve hollows whose mouth the views look into, as a cup's, and continue their walls and floor
                where no view sees them (only where the hull is carved by matching)
+    agreement  how far the views show one and the same object: "true" (photos, renders), "generated", or
+               "auto": by how well their outlines fit one shape
     features   degrees: edges at least this sharp are kept when faces are reduced; 0 for none
     quads      remesh to quads (half as many as `faces`), for editing and subdivision
     lods       coarser copies: how many, each with a quarter of the faces of the one before ("2"), or their
@@ -130,6 +132,7 @@ class SurfaceOptions:
     faces: int = 20_000
     carve: bool = True
     hollow: bool = True
+    agreement: str = AUTO
     features: float = 30.0
     quads: bool = False
     lods: str = "0"
