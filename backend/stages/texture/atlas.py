@@ -5,16 +5,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.geometry.flatten import Discs, border_loops
+from backend.geometry.jit import kernel
 from backend.geometry.mesh_raster import rasterize_pixels
 from backend.geometry.mesh_render import vertex_normals
 from backend.geometry.pack import Packing, pack
+from backend.geometry.parallel import for_bands
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh
 from backend.stages.texture.charts import Charts, make_charts
 from shared_protocol.errors import StageFailed
 
 _LEAST_FILLED = 0.56
+"""An atlas emptier than this ..."""
 _FEW_CHARTS = 12
+"""... of fewer charts than this is tried with smaller ones."""
+_STRIP = 512
 
 
 def chart_padding(size: int) -> int:
@@ -86,23 +91,46 @@ class Texels:
         return Texels(self.size, *(array[some] for array in arrays))
 
 
+@kernel
+def _interpolate(face, weights, faces, vertices, smooth, start, stop, positions, normals):
+    """Points and unit normals of texels start..stop."""
+    for i in range(start, stop):
+        x = y = z = nx = ny = nz = np.float32(0.0)
+        for k in range(3):
+            w, v = weights[i, k], faces[face[i], k]
+            x += w * vertices[v, 0]
+            y += w * vertices[v, 1]
+            z += w * vertices[v, 2]
+            nx += w * smooth[v, 0]
+            ny += w * smooth[v, 1]
+            nz += w * smooth[v, 2]
+        length = max(np.sqrt(nx * nx + ny * ny + nz * nz), np.float32(1e-12))
+        positions[i, 0], positions[i, 1], positions[i, 2] = x, y, z
+        normals[i, 0], normals[i, 1], normals[i, 2] = nx / length, ny / length, nz / length
+
+
 def lay_out_texels(mesh: Mesh, uvs: np.ndarray, size: int) -> Texels:
     """Find the surface point under each texel centre (those inside a chart)."""
     points = np.ones((uvs.shape[0] * 3, 3))
     points[:, 0] = uvs[..., 0].ravel() * np.float64(size)
     points[:, 1] = (1 - uvs[..., 1].ravel().astype(np.float64)) * size
     corners = np.arange(len(points), dtype=np.int32).reshape(-1, 3)
-    fragments = rasterize_pixels(points, corners, size, size)
-    index = np.flatnonzero(fragments.face >= 0)
-    face = fragments.face.ravel()[index]
-    weights = fragments.barycentric.reshape(-1, 3)[index]
-    vertex = mesh.faces[face]
-    smooth = vertex_normals(mesh.vertices, mesh.faces)
-    positions = np.zeros((len(index), 3), dtype=np.float32)
-    normals = np.zeros((len(index), 3), dtype=np.float32)
-    for corner in range(3):
-        weight = weights[:, corner, None]
-        positions += weight * mesh.vertices[vertex[:, corner]]
-        normals += weight * smooth[vertex[:, corner]]
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    # In strips: the whole of a large atlas, with what a rasteriser keeps of each texel, is 320 MB.
+    for top in range(0, size, _STRIP):
+        rows = min(_STRIP, size - top)
+        fragments = rasterize_pixels(points - (0, top, 0), corners, size, rows)
+        index = np.flatnonzero(fragments.face >= 0)
+        weights = fragments.barycentric.reshape(-1, 3)[index]
+        found.append((index + top * size, fragments.face.ravel()[index], weights))
+    index, face, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    del found
+    smooth = vertex_normals(mesh.vertices, mesh.faces).astype(np.float32)
+    positions, normals = np.empty((len(index), 3), np.float32), np.empty((len(index), 3), np.float32)
+    for_bands(
+        lambda start, stop: _interpolate(
+            face, weights, mesh.faces, mesh.vertices, smooth, start, stop, positions, normals
+        ),
+        len(index),
+    )
     return Texels(size, index, face, weights, positions, normals)
