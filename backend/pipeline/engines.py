@@ -83,8 +83,8 @@ ENGINES: tuple[EngineEntry, ...] = (
                 "few flat charts, cosine-weighted projection"),
     EngineEntry("texture", "refine_cuda", "backend.stages.texture.refine_cuda:RefineCudaTexture",
                 "projection, then fitted to the views by nvdiffrast", packages=("torch", "nvdiffrast"),
-                better=("stlpips",), cuda=True, install='torch (pip install "orrery[models]"), and nvdiffrast '
-                "from its sources: pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"),
+                better=("stlpips",), cuda=True, install='torch (pip install "orrery[models]") and '
+                "nvdiffrast (pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast)"),
     EngineEntry("export", "files", "backend.stages.export.files:FilesExport",
                 "GLB, PLY, cameras, contact sheet and film"),
 )  # fmt: skip

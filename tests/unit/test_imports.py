@@ -32,7 +32,7 @@ ALLOWED = {
 HEAVY = {"torch", "diffusers", "transformers", "gsplat", "nvdiffrast", "rembg", "onnxruntime", "bpy"}
 NETWORKS = "backend.stages.surface.neus."
 """Modules of networks, whose classes are torch's; their engine imports them when it runs."""
-TORCHLESS = {NETWORKS + name for name in ("engine", "settings", "hash_kernels")}
+TORCHLESS = {NETWORKS + name for name in ("engine", "settings", "hash_kernels", "between")}
 FORBIDDEN = {"torchvision", "timm", "open_clip", "pickle", "dill", "marshal", "shelve"}
 
 

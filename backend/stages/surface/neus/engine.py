@@ -4,6 +4,7 @@ from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, Views
 from backend.stages.surface.finish import reduced
+from backend.stages.surface.neus.between import with_views_between
 from backend.stages.surface.neus.settings import Settings, settle
 from backend.stages.surface.parts import drop_floaters
 from shared_protocol.errors import OutOfMemory, StageFailed
@@ -32,6 +33,7 @@ class NeusSurface:
                 f"takes about {max(minutes, 1):.0f} CPU minutes. The engine 'hull' takes seconds."
             )
         try:
+            views = with_views_between(views, splats, options.neus_views, context)
             return self._reconstruct(views, options, settings, device, context)
         except torch.cuda.OutOfMemoryError as error:
             raise OutOfMemory(

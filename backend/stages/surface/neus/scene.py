@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation, distance_transform_edt, map_coordinates
+from scipy.ndimage import distance_transform_edt
 
 from backend.geometry.carving import Grid, bounds_of, field_of, silhouettes
 from backend.pipeline.stage import StageContext
@@ -133,7 +134,11 @@ def _resampled(
     points = [(centre[i] + scale * axis - grid.origin[i]) / grid.cell for i in range(3)]
     inner = [np.clip(p, 0, n - 1) for p, n in zip(points, distance.shape, strict=True)]
     beyond = [np.abs(p - q) * grid.cell for p, q in zip(points, inner, strict=True)]
-    found = map_coordinates(distance, np.stack(np.meshgrid(*inner, indexing="ij")), order=1)
+    found = distance
+    for i, place in enumerate(inner):  # linear, one axis after the other
+        low = np.minimum(place.astype(int), distance.shape[i] - 2)
+        share = (place - low).astype(np.float32).reshape([-1 if j == i else 1 for j in range(3)])
+        found = found.take(low, axis=i) * (1 - share) + found.take(low + 1, axis=i) * share
     outside = np.sqrt(
         beyond[0][:, None, None] ** 2 + beyond[1][None, :, None] ** 2 + beyond[2][None, None, :] ** 2
     )
@@ -151,7 +156,8 @@ def _rays(
         context.check()
         rgba = views.rgba[n]
         band = int(np.ceil(2 * _MARGIN * scale * cameras.intrinsics[n, 0, 0] / depth[n, 0])) + 2
-        near = binary_dilation(rgba[..., 3] > 0.5 / 255, iterations=band)
+        empty = (rgba[..., 3] <= 0.5 / 255).astype(np.uint8)
+        near = cv2.distanceTransform(empty, cv2.DIST_L2, 3) <= band
         row, column = np.nonzero(near)
         pixels = np.stack([column + 0.5, row + 0.5, np.ones(len(row))], axis=1)
         local = pixels @ np.linalg.inv(cameras.intrinsics[n]).T

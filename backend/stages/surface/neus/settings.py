@@ -96,24 +96,30 @@ PUBLISHED = Settings()
 
 SMALL = replace(
     PUBLISHED,
-    steps=600,
+    steps=900,
     levels=6,
-    log2_table=17,
-    steps_per_level=150,
+    log2_table=18,
+    steps_per_level=225,
     start=HULL,
     hull_steps=150,
     gradient=ANALYTIC,
     anneal_end=300,
-    rays_most=1024,
-    samples=12 * 1024,
+    rays_most=2048,
+    samples=24 * 1024,
     ray_steps=200,
     occupancy=64,
     random_points=512,
-    rates=(2e-3, 1e-2, 1e-3),
+    rates=(5e-3, 1e-2, 1e-3),
     constant_steps=200,
     cells=128,
+    weights=Weights(smoothness=0.3),
 )
-"""For a CPU: minutes. It starts at the visual hull: a sphere's way there would take most of the steps."""
+"""For a CPU: minutes. It starts at the visual hull: a sphere's way there would take most of the steps.
+
+Measured on a scan (drill, 16 views of 512 pixels; distance of the surfaces, CPU seconds): twice the rays
+and steps 0.0053, 119 s, for 0.0070, 41 s; smoothness 0.1 for 1, 0.0058 for 0.0070; finite differences for
+the gradient 0.0063 for 0.0070, at twice the time.
+"""
 
 PRESETS = {"published": PUBLISHED, "small": SMALL}
 
