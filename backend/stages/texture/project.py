@@ -56,7 +56,7 @@ class ProjectTexture:
         texture = quantize(bleed(texels, colors, context.check)).astype(np.float32) / 255
         textured = TexturedMesh(mesh, uvs, texture)
         if options.optimise:
-            texture = quantize(optimise(textured, views, view_trust(views), context))
+            texture = quantize(optimise(textured, views, view_scales(views), context))
             textured = replace(textured, texture=texture.astype(np.float32) / 255)
         context.check()
         context.note(charts=charts, **front_facts(textured, views))
@@ -80,6 +80,13 @@ def view_trust(views: Views) -> np.ndarray:
     return (views.confidence.astype(np.float64) ** CONFIDENCE_POWER).astype(np.float32)
 
 
+def view_scales(views: Views) -> np.ndarray:
+    """(N,) float32: the views' trust with the boost of the front view."""
+    scales = view_trust(views)
+    scales[:1] *= FRONT_BOOST
+    return scales
+
+
 def project_views(
     mesh: Mesh, views: Views, texels: Texels, progress: Callable[[str], None]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -92,11 +99,9 @@ def project_views(
     sources = prepare_sources(
         mesh, views, lambda view: progress(f"Projecting view {view + 1} of {len(views)}")
     )
-    scales = view_trust(views)
     some = np.arange(0, len(texels), max(1, len(texels) // SAMPLES))
-    levels = level_views(sample_views(texels.take(some), sources, extent), scales)
-    scales[0] *= FRONT_BOOST
-    painted = blend(texels, sources, scales, levels, extent, lambda: None)
+    levels = level_views(sample_views(texels.take(some), sources, extent), view_trust(views))
+    painted = blend(texels, sources, view_scales(views), levels, extent, lambda: None)
     return painted[:, [0, 1, 2, 4]], painted[:, 3]
 
 

@@ -47,13 +47,15 @@ def splat_views(splats: Splats, mesh: Mesh, views: Views, on_view: Callable[[int
         on_view(view)
         drawn = rasterize(
             splats, cameras.take([view]), background=_BLACK, antialiased=splats.antialiased,
-            depth=True, differentiable=False,
+            median_depth=True, differentiable=False,
         )  # fmt: skip
         alpha = drawn.alpha[0]
         rgba[view, ..., :3] = np.clip(drawn.color[0] / np.maximum(alpha, 1e-3)[..., None], 0, 1)
         rgba[view, ..., 3] = np.clip(alpha, 0, 1)
         surface = render_depth(mesh, cameras, view, 1)
-        both = np.isfinite(surface) & (alpha > 0)
-        apart = np.where(both, np.where(both, drawn.depth[0], 0) - np.where(both, surface, 0), np.inf)
+        median = drawn.median_depth[0]
+        both = np.isfinite(surface) & np.isfinite(median)
+        apart = np.full(surface.shape, np.inf, dtype=np.float32)
+        np.subtract(median, surface, out=apart, where=both)
         trust[view] = 1 / (1 + (apart / (DEPTH_AGREEMENT * extent)) ** 4)
     return Views(rgba, cameras, pixel_confidence=trust)
