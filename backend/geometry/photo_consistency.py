@@ -354,6 +354,7 @@ def sweep_view(
     centre: np.ndarray,
     *,
     check: Callable[[], None] = lambda: None,
+    parallax: float = 1.0,
     hull_prior: float = 0.1,
     small_penalty: float = 0.06,
     large_penalty: float = 0.5,
@@ -364,6 +365,7 @@ def sweep_view(
     hull          (H/2, W/2) float32: where the ray enters the hull; depths behind it cost up to `hull_prior`
     normal        (H/2, W/2, 3) float32: the patch planes' normals in the camera's axes
     deepest       metres: how far behind the entry to look
+    parallax      pixels between hypotheses
     check         called every 0.1 s or so; may raise
     """
     cameras, sources = views.cameras, views.sources[view]
@@ -372,7 +374,7 @@ def sweep_view(
     if not (sources >= 0).any():
         return DepthMap(unknown, unknown)
     maps = relative_maps(cameras, view, sources)
-    step = sweep_step(views, view, float(np.linalg.norm(cameras.centres[view] - centre)))
+    step = sweep_step(views, view, float(np.linalg.norm(cameras.centres[view] - centre)), parallax)
     count = int(np.clip(np.ceil(deepest / step), 4, 48))
     intrinsics = np.ascontiguousarray(cameras.intrinsics[view])
     cost = np.full((height, width, count), -1.0, dtype=np.float32)

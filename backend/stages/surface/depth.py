@@ -27,6 +27,8 @@ WORK_SIZE = 512
 
 _DEEPEST, _DEEPEST_AGAIN = 0.18, 0.06
 _STEPS_BEFORE = 3
+_COARSE = 1.6
+"""Pixels of parallax between hypotheses of the first pass, which only has to find the second its start."""
 _LEAN, _LEAN_AGAIN = 0.5, 0.05
 _ACCEPTED, _CLEAR = 0.35, 0.75
 """Correlation from which a depth may count; and from which one confirming view is enough, not two."""
@@ -111,8 +113,9 @@ class Matcher:
                 entry = np.where(entry > 0, np.maximum(entry - before, hull.entry), 0).astype(np.float32)
             planes = _planes(seen.normal, self.cameras, view, lean)
             result = sweep_view(
-                self._sweep, view, entry, seen.leave, hull.entry, planes, deepest, self._centre, check=check
-            )
+                self._sweep, view, entry, seen.leave, hull.entry, planes, deepest, self._centre,
+                check=check, parallax=_COARSE if better is None else 1.0,
+            )  # fmt: skip
             done.append(view)
             on_view(len(done))
             return result
