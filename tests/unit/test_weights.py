@@ -121,7 +121,7 @@ def test_error_names_every_source_and_why_it_failed(server, catalogue):
         "100 bytes",
     ):
         assert part in message
-    assert list(path.parent.iterdir()) == []
+    assert [p.suffix for p in path.parent.iterdir()] == [".part"]  # of the one that ended early
 
 
 def test_unreachable_server_is_a_reason_not_a_crash(catalogue):
@@ -157,12 +157,18 @@ def test_offline_switch_refuses_the_network(server, catalogue, monkeypatch):
     assert not path.exists()
 
 
-def test_cancel_leaves_nothing_behind(server, catalogue):
+def test_cancel_during_download_keeps_the_partial_file(server, catalogue):
     path = catalogue(f'{{url = "{server}/good"}}')
     cancelled = threading.Event()
     with pytest.raises(Cancelled):
         store.pull("toy", lambda done, total, text: cancelled.set(), cancelled)
-    assert list(path.parent.iterdir()) == []
+    partial = path.parent / f"{SHA256}.part"
+    assert 0 < partial.stat().st_size < len(CONTENT)
+    assert not path.exists()
+    steps = []
+    store.pull("toy", lambda *step: steps.append(step))
+    assert path.read_bytes() == CONTENT
+    assert [p.name for p in path.parent.iterdir()] == ["toy.onnx"]
 
 
 def test_cancel_during_pip_stops_it(catalogue, local_pip):
