@@ -21,6 +21,7 @@ _WORK_SIZE = 512
 _STEEPEST = 1.2
 """Cells of height a cell: a top is what slopes less."""
 _LEAST_SHARE, _LEAST_CELLS, _MOST = 0.04, 80, 4
+_BUMP = 4.0
 _THICK = 3.0
 """What lies this deep under a top's surface still counts as its lid."""
 _RIM, _RIM_SMOOTH = (1.4, 3.2), 2.5
@@ -101,12 +102,12 @@ def tops(field: np.ndarray) -> Iterator[Top]:
         if areas[one] < least:
             return
         plan = labels == one + 1
-        low, high = height[plan].min() - 2, height[plan].max() + 2
-        # A bump in the middle belongs to it; what stands in a ring, as a cup on its saucer, does not.
+        high = height[plan].max() + _BUMP
+        # A bump or a dent within it belongs to it; what stands in a ring, as a cup on its saucer, does not.
         holes, holes_count = label(binary_fill_holes(plan) & ~plan)
         for hole in range(1, holes_count + 1):
             inner = holes == hole
-            if height[inner].min() > low and height[inner].max() < high:
+            if height[inner].max() < high:
                 plan |= inner
         nearest = distance_transform_edt(~plan, return_distances=False, return_indices=True)
         yield Top(plan, height[tuple(nearest)])
