@@ -117,7 +117,7 @@ def flat_problem() -> tuple[TexturedMesh, Views, np.ndarray]:
 def test_refinement_brings_a_wrong_texture_to_the_known_colours():
     textured, views, _ = flat_problem()
     context = StageContext("texture", None, "refine_cuda")
-    refined = refine_cuda.refine(textured, views, context, standin, "cpu", steps=240)
+    refined = refine_cuda.refine(textured, views, np.ones(len(views)), context, standin, "cpu", steps=240)
     before, after = context.facts["texture_error_before"], context.facts["texture_error_after"]
     assert after < 0.1 * before
     rendered = mesh_render.render_mesh(
@@ -142,7 +142,7 @@ def test_texels_that_no_view_shows_stay_nearly_as_they_were_baked():
     textured, views, _ = flat_problem()
     context = StageContext("texture", None, "refine_cuda")
     none = Views(views.rgba * np.array([1, 1, 1, 0], np.float32), views.cameras)
-    refined = refine_cuda.refine(textured, none, context, standin, "cpu", steps=6)
+    refined = refine_cuda.refine(textured, none, np.ones(4), context, standin, "cpu", steps=6)
     assert refined == pytest.approx(textured.texture, abs=1e-6)
 
 
@@ -172,5 +172,5 @@ def test_nvdiffrast_itself_draws_what_the_cpu_rasteriser_draws():
     assert psnr(mesh_render.render_mesh(*arguments), cuda.render_mesh(*arguments)) > 45
     textured, views, _ = flat_problem()
     context = StageContext("texture", None, "refine_cuda")
-    refine_cuda.refine(textured, views, context, cuda.require_cuda(), "cuda", steps=240)
+    refine_cuda.refine(textured, views, np.ones(len(views)), context, cuda.require_cuda(), "cuda", steps=240)
     assert context.facts["texture_error_after"] < 0.1 * context.facts["texture_error_before"]
