@@ -28,6 +28,8 @@ def test_texts_become_the_type_of_the_field():
         ({"texture.sise": "1"}, "is unknown"),
         ({"texture.size": "big"}, "does not fit"),
         ({"texture.size": 10.5}, "does not fit"),
+        ({"texture.size": "63"}, "out of bounds"),
+        ({"texture.size": "4097"}, "out of bounds"),
     ],
 )
 def test_wrong_options_are_named(changes, words):

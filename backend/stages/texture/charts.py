@@ -12,6 +12,7 @@ import numpy as np
 
 from backend.geometry.face_graph import Surface, corner_groups, face_groups, topology
 from backend.geometry.flatten import Discs, crossings, flatten
+from backend.geometry.parallel import map_parallel
 from backend.geometry.smoothing import taubin
 from backend.stages.texture.regions import (
     far_ends,
@@ -167,16 +168,15 @@ def _laid(
         new = ~(whole & (np.bincount(before.label)[old] == sizes))
         energy[~new], crossing[~new] = before.energy[old[~new]], before.crossing[old[~new]]
     layout = _Layout(label, opened_corners(surface, label, count), places, energy, crossing)
-    batch: list[int] = []
-    filled = 0
+    batches: list[list[int]] = []
+    filled = _BATCH_FACES
     for chart in np.flatnonzero(new).tolist():
-        if batch and filled + sizes[chart] > _BATCH_FACES:
-            _lay(layout, batch, corners, check)
-            batch, filled = [], 0
-        batch.append(chart)
+        if filled + sizes[chart] > _BATCH_FACES:
+            batches.append([])
+            filled = 0
+        batches[-1].append(chart)
         filled += int(sizes[chart])
-    if batch:
-        _lay(layout, batch, corners, check)
+    map_parallel(lambda batch: _lay(layout, batch, corners, check), batches)
     return layout
 
 
@@ -220,8 +220,10 @@ def _with_small_ones_joined(
                 tried.add(name)
         joined = into[layout.label]
         inner = inner_edges(surface, joined)
-        handles, _ = topology(joined, corner_groups(surface, inner), inner, layout.count)
-        joined = face_groups(surface.neighbour, np.where(handles[joined] > 0, layout.label, joined))
+        handles, loops = topology(joined, corner_groups(surface, inner), inner, layout.count)
+        # Two halves of a closed part have no border together.
+        unfit = (handles > 0) | (loops == 0)
+        joined = face_groups(surface.neighbour, np.where(unfit[joined], layout.label, joined))
         if joined.max() + 1 == layout.count:
             break
         trial = _laid(surface, corners, layout, joined, check)

@@ -36,10 +36,13 @@ def _proxies(surface: Surface, label: np.ndarray, count: int) -> np.ndarray:
 
 
 def first_of_each(label: np.ndarray, key: np.ndarray, count: int) -> np.ndarray:
-    """(count,): of each label the face of the smallest key, the lower index first."""
-    order = np.lexsort((np.arange(len(label)), key, label))
-    first = np.searchsorted(label[order], np.arange(count))
-    return order[np.minimum(first, len(order) - 1)]
+    """(count,): of each label the face of the smallest key, the lower index first; 0 for labels without."""
+    lowest = np.full(count, np.inf)
+    np.minimum.at(lowest, label, key)
+    found = np.flatnonzero(key <= lowest[label])[::-1]
+    first = np.zeros(count, dtype=np.int64)
+    first[label[found]] = found  # the last written, the lowest, stays
+    return first
 
 
 def _central_faces(surface: Surface, label: np.ndarray, count: int) -> np.ndarray:
@@ -64,12 +67,13 @@ def far_ends(
     chosen = np.full(count, len(which), dtype=np.int64)
     chosen[which] = np.arange(len(which))
     local = chosen[label]
-    seeds = first_of_each(local, -_turn(surface, label, count), len(which))
+    seeds = first_of_each(local, -_turn(surface, label, count), len(which) + 1)[:-1]
     other = seeds
     for _ in range(2):
         check()
         away = grow(surface, label, seeds, surface.normals[seeds], flat=1.0).cost
-        seeds, other = first_of_each(local, -np.where(local < len(which), away, -1), len(which)), seeds
+        far = first_of_each(local, -np.where(local < len(which), away, -1), len(which) + 1)[:-1]
+        seeds, other = far, seeds
     return np.stack([other, seeds], axis=1)
 
 
@@ -117,6 +121,10 @@ def segment(surface: Surface, check: Callable[[], None], most: int) -> np.ndarra
             label = grow(surface, group, seeds, proxies, flat=FLAT).label.astype(np.int64)
             seeds = _central_faces(surface, label, len(seeds))
             proxies = _proxies(surface, label, len(seeds))
+        label = np.unique(label, return_inverse=True)[1]
+        if label.max() + 1 == count:
+            # Where the new seeds are the old ones, nothing is gained by trying again.
+            return label
 
 
 def tidy(surface: Surface, label: np.ndarray, rounds: int = 6) -> np.ndarray:
