@@ -9,6 +9,8 @@ from backend.geometry.parallel import thread_count
 from backend.pipeline.artifacts import default_root
 from backend.pipeline.engines import cuda_present
 from backend.weights.store import weights_folder
+from shared_protocol.endpoint import read_endpoint, state_folder
+from shared_protocol.errors import NotReachable, OrreryError
 
 _LOW_DISK_BYTES = 2 << 30
 _LOW_MEMORY_BYTES = 4 << 30
@@ -24,6 +26,8 @@ def examine() -> list[dict[str, Any]]:
             "GPU",
             "an NVIDIA driver is installed" if cuda_present() else "none; the embedded engines need none",
         ),
+        _backend(),
+        _keys(),
         _folder("results of stages", default_root()),
         _folder("weights", weights_folder()),
     ]
@@ -41,6 +45,23 @@ def _memory() -> dict[str, Any]:
     return _finding(
         "memory", f"{total / 2**30:.1f} GiB", not low, "Use --quality draft on this machine." if low else ""
     )
+
+
+def _backend() -> dict[str, Any]:
+    """Whether a daemon of this user runs, and on which port."""
+    try:
+        endpoint = read_endpoint()
+    except NotReachable as error:
+        return _finding("backend", error.found)
+    except OrreryError as error:
+        return _finding("backend", error.found, False, error.remedy)
+    return _finding("backend", f"running at {endpoint.address}, process {endpoint.pid}")
+
+
+def _keys() -> dict[str, Any]:
+    """Who may come from other machines."""
+    names = sorted(path.stem for path in (state_folder() / "keys" / "clients").glob("*.pub"))
+    return _finding("clients with keys", ", ".join(names) or "none; only this machine's user is let in")
 
 
 def _folder(what: str, path: Any) -> dict[str, Any]:
