@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from backend.evaluation.posed import PosedViews, write_posed
 from backend.evaluation.protocols import find_protocol
 from backend.evaluation.scores import PictureJudge, score_shape
@@ -32,24 +30,13 @@ from backend.pipeline.options import override, preset
 from backend.pipeline.values import Splats
 from benchmarks.baseline import plain_hull, textured, uncarved
 from benchmarks.results import Table, WrittenMesh, reported, run_measured
+from benchmarks.tables import NOISE, below, document
 from shared_protocol.splats.files import read_splats
 
 ORRERY = find_protocol("orrery")
-NOISE = {
-    "chamfer": 2e-5,
-    "f_005": 1e-3,
-    "f_01": 1e-3,
-    "f_02": 1e-3,
-    "iou": 5e-4,
-    "mid_psnr": 0.02,
-    "off_psnr": 0.02,
-}
-"""What two samplings of one surface differ by: less than this is not below."""
-JUDGED = tuple(NOISE)
 COLUMNS = (
-    *JUDGED, "front_psnr", "fit_psnr", "faces", "charts", "parts", "watertight", "seconds", "cpu", "extra_mib"
+    *NOISE, "front_psnr", "fit_psnr", "faces", "charts", "parts", "watertight", "seconds", "cpu", "extra_mib"
 )  # fmt: skip
-DIGITS = {"chamfer": 5, "iou": 4, "f_005": 3, "f_01": 3, "f_02": 3, "extra_mib": 0}
 
 
 @dataclass(frozen=True)
@@ -127,64 +114,6 @@ def judge_baselines(
     }
 
 
-def below(row: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
-    """The figures of `row` that are worse, and by how much."""
-    found = []
-    for name, noise in NOISE.items():
-        if name not in row:
-            continue
-        lost = (row[name] - baseline[name]) * (1 if name == "chamfer" else -1)
-        if lost > noise:
-            found.append(f"{name} {lost:.{DIGITS.get(name, 2)}f}")
-    return found
-
-
-def medians(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Of every column of numbers."""
-    found = {}
-    for name in COLUMNS:
-        values = [row[name] for row in rows.values() if isinstance(row.get(name), int | float)]
-        if values and not isinstance(values[0], bool):
-            found[name] = float(np.median(values))
-    return found
-
-
-def markdown(results: Mapping[str, Mapping[str, Any]], title: str) -> str:
-    """One row an object, the hulls' below it, medians, and what is below a hull."""
-    shown = [*JUDGED, "front_psnr", "faces", "charts", "parts", "watertight", "seconds", "cpu", "extra_mib"]
-    lines = [f"# {title}", "", "| object | " + " | ".join(shown) + " | below |"]
-    lines.append("| --- |" + " ---: |" * len(shown) + " --- |")
-
-    def add(label: str, row: Mapping[str, Any], note: str = "") -> None:
-        cells = []
-        for name in shown:
-            value = row.get(name)
-            digits = DIGITS.get(
-                name, 0 if name in ("faces", "charts", "parts") else 1 if name in ("seconds", "cpu") else 2
-            )
-            cells.append(
-                "" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-            )
-        lines.append(f"| {label} | " + " | ".join(cells) + f" | {note} |")
-
-    for name, row in results.items():
-        notes = [
-            f"{other}: {', '.join(lost)}"
-            for other, figures in row.get("baselines", {}).items()
-            if (lost := below(row, figures))
-        ]
-        add(f"**{name}**", row, "; ".join(notes))
-        for other, figures in row.get("baselines", {}).items():
-            add(f"{name} {other}", figures)
-    for label, kept in (("clean", lambda n: "_noise" not in n), ("noise", lambda n: "_noise" in n)):
-        rows = {name: row for name, row in results.items() if kept(name)}
-        if rows:
-            add(f"**median of {len(rows)} {label}**", medians(rows))
-            for other in next(iter(rows.values())).get("baselines", {}):
-                add(f"median {other}", medians({n: r["baselines"][other] for n, r in rows.items()}))
-    return "\n".join([*lines, ""])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER_OR_MESH")
@@ -219,7 +148,7 @@ def main() -> None:
             table.add(f"  {name}", figures)
             if lost:
                 sys.stdout.write(f"    below the {name}: {', '.join(lost)}\n")
-        (args.out / "table.md").write_text(markdown(results, f"{args.quality} {' '.join(args.set)}".strip()))
+        (args.out / "table.md").write_text("\n".join(document(results)))
         (args.out / "table.json").write_text(json.dumps(results, indent=1))
     table.finish()
 

@@ -13,8 +13,9 @@ import pytest
 from backend.evaluation.settings import Settings
 from backend.pipeline.options import preset
 from benchmarks.baseline import PROTOTYPES
-from benchmarks.heldout import ORRERY, Case, below, judge_baselines, judge_product
+from benchmarks.heldout import ORRERY, Case, judge_baselines, judge_product
 from benchmarks.results import run_measured
+from benchmarks.tables import below
 from tests.support.shared import shared_path
 
 pytestmark = [pytest.mark.quality, pytest.mark.slow, pytest.mark.timeout(900)]
