@@ -1,5 +1,7 @@
 """Colours of the texture on scenes with known answers: levels, outliers, Gaussians, the fit to the views."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import trimesh
@@ -17,7 +19,7 @@ from backend.stages.texture.project import ProjectTexture, project_views, view_t
 from backend.stages.texture.projection import blend, sample_views
 from backend.stages.texture.run import run
 from backend.stages.texture.sources import NOTHING, prepare_sources, quantize_depth
-from backend.stages.texture.splat_views import LOOKS, splat_views
+from backend.stages.texture.splat_views import LOOKS, seen_splats, splat_views
 from tests.support.solids import render_views as render_solid
 from tests.support.solids import solid_texture
 
@@ -141,8 +143,10 @@ def _halves(points: np.ndarray) -> np.ndarray:
 
 def test_what_no_view_sees_takes_the_colour_that_the_gaussians_have_there():
     mesh = _ball()
-    cameras = _ring(1)
+    # Two views; the one from behind is dark in the mesh's trust alone, the Gaussians were fitted to both.
+    cameras = _ring(2)
     views = _painted(render_solid(mesh.vertices, mesh.faces, cameras), (0.8, 0.7, 0.1))
+    views = replace(views, confidence=np.array([1, 0], dtype=np.float32))
     options = TextureOptions(size=128, optimise=False)
     splats = _shell_of_splats(0.39, _halves)
     with_them, without = _context(), _context()
@@ -155,21 +159,37 @@ def test_what_no_view_sees_takes_the_colour_that_the_gaussians_have_there():
     )
     np.testing.assert_allclose(picture.mean(axis=(0, 1)), (0.1, 0.2, 0.8), atol=0.03)
     assert guess[..., 2].mean() < 0.2
-    assert with_them.facts["coverage_with_splats"] > 0.97 > 0.6 > with_them.facts["coverage_seen"]
+    assert with_them.facts["coverage_with_splats"] > 0.85 > 0.6 > with_them.facts["coverage_seen"]
     assert "coverage_with_splats" not in without.facts
 
 
 def test_gaussians_that_are_not_at_the_surface_are_not_believed():
     mesh = _ball()
+    views = _painted(render_solid(mesh.vertices, mesh.faces, _ring(8)), (0.8, 0.7, 0.1))
+
+    def trusted(radius: float) -> np.ndarray:
+        pictures = splat_views(_shell_of_splats(radius, _halves), mesh, views, lambda view: None)
+        assert len(pictures) == len(LOOKS)
+        middle = np.s_[:6, 44:52, 44:52]  # the looks from above
+        assert pictures.rgba[..., 3][middle].min() > 0.9
+        return pictures.pixel_confidence[middle]
+
+    assert trusted(0.55).max() < 0.01
+    assert trusted(0.4).min() > 0.9
+
+
+def test_gaussians_that_no_view_shows_are_not_believed():
+    mesh = _ball()
     views = _painted(render_solid(mesh.vertices, mesh.faces, _ring(1)), (0.8, 0.7, 0.1))
-    floating = _shell_of_splats(0.55, _halves)
-    pictures = splat_views(floating, mesh, views, lambda view: None)
-    assert len(pictures) == len(LOOKS)
-    inside = np.s_[:, 44:52, 44:52]
-    assert pictures.rgba[..., 3][inside].min() > 0.9
-    assert pictures.pixel_confidence[inside].max() < 0.01
-    near = splat_views(_shell_of_splats(0.4, _halves), mesh, views, lambda view: None)
-    assert near.pixel_confidence[inside].min() > 0.9
+    shell = _shell_of_splats(0.39, _halves)
+    seen = seen_splats(shell, views.cameras, lambda view: None)
+    assert 0.2 < len(seen) / len(shell) < 0.6
+    assert seen.positions[:, 1].max() < 0.1  # the camera looks along +Y
+    options = TextureOptions(size=128, optimise=False)
+    baked = run(views=views, splats=shell, mesh=mesh, options=options, context=_context())
+    back = ring(1, radius=3.0, elevation_degrees=0, fov_degrees=25, size=96, first_azimuth_degrees=180)
+    picture = render_mesh(mesh.vertices, mesh.faces, baked.uvs, baked.texture, back)[0, 40:56, 40:56, :3]
+    assert picture[..., 2].mean() < 0.45  # measured: 0.34; not the blue that the Gaussians have there
 
 
 def test_the_mesh_has_the_colours_of_gaussians_that_fit_the_views():
@@ -183,7 +203,7 @@ def test_the_mesh_has_the_colours_of_gaussians_that_fit_the_views():
         views=Views(rgba.astype(np.float32), cameras), splats=splats, mesh=mesh,
         options=TextureOptions(size=256), context=_context(),
     )  # fmt: skip
-    for elevation in (0.0, 40.0, -40.0):
+    for elevation in (0.0, 15.0, 40.0):
         around = _ring(4, elevation=elevation)
         ours = render_mesh(mesh.vertices, mesh.faces, baked.uvs, baked.texture, around)
         theirs = rasterize(splats, around, differentiable=False)

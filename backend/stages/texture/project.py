@@ -41,7 +41,7 @@ class ProjectTexture:
         self, mesh: Mesh, views: Views, splats: Splats, options: TextureOptions, context: StageContext
     ) -> TexturedMesh:
         """See run.py."""
-        progress = _Progress(context, len(views) + len(LOOKS) + 3)
+        progress = _Progress(context, 2 * len(views) + len(LOOKS) + 3)
         progress("Unwrapping the mesh")
         uvs, charts = unwrap(mesh, options.size, context)
         texels = lay_out_texels(mesh, uvs, options.size)

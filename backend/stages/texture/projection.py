@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from backend.geometry.jit import kernel
+from backend.geometry.jit import inline_kernel, kernel
 from backend.geometry.parallel import for_bands
 from backend.stages.texture.atlas import Texels
 from backend.stages.texture.sources import DEPTH_TOLERANCE, NOTHING, Sources
@@ -25,7 +25,7 @@ _LEAST_COSINE = np.float32(0.02)
 _ONE, _ZERO, _BYTE = np.float32(1), np.float32(0), np.float32(1 / 255)
 
 
-@kernel
+@inline_kernel
 def _look(px, py, pz, normal, view, colors, low, depth, ranges, matrices, centres, tolerance, sample):
     """What a view says of a point: fills sample (6,) = low band, high band; returns trust and cosine."""
     height, width = colors.shape[1], colors.shape[2]
@@ -77,7 +77,7 @@ def _look(px, py, pz, normal, view, colors, low, depth, ranges, matrices, centre
     return trust, cosine
 
 
-@kernel
+@inline_kernel
 def _mean(n, sample, weight, say, mean):
     """mean (6,) <- the first n samples (n, 6) by their weights (n, 2) for the bands and their say (n,)."""
     smooth, sharp = _ZERO, _ZERO
@@ -94,7 +94,7 @@ def _mean(n, sample, weight, say, mean):
         mean[3 + k] /= max(sharp, np.float32(1e-30))
 
 
-@kernel
+@inline_kernel
 def _disagree(n, sample, front, mean, order, say):
     """Whether some view is far from the mean; then sets say (n,) by the distance from the median colour."""
     farthest = _ZERO

@@ -19,7 +19,30 @@ LOOKS = tuple((azimuth, elevation) for elevation in (50, -30) for azimuth in ran
 """Azimuth and elevation in degrees: around above, around below, from the top, from beneath."""
 DEPTH_AGREEMENT = 0.03
 """The Gaussians are believed where their depth is this near the mesh's, in extents of the mesh."""
+LEAST_SEEN = 0.1
+"""Gaussians that make up less of the views than this, against the mean, were never fitted: under an object
+on the ground and inside of vessels they are confetti."""
+_SEEN_SIZE = 256
 _BLACK = np.zeros(3)
+
+
+def seen_splats(splats: Splats, cameras: Cameras, on_view: Callable[[int], None]) -> Splats:
+    """The Gaussians that the views show; `on_view(i)` is called before view i.
+
+    A Gaussian's share in all pixels is the gradient of their sum to its colour.
+    """
+    shrink = min(1.0, _SEEN_SIZE / max(cameras.width, cameras.height))
+    small = cameras.resized(max(round(shrink * cameras.width), 8), max(round(shrink * cameras.height), 8))
+    share = np.zeros(len(splats))
+    for view in range(len(cameras)):
+        on_view(view)
+        drawn = rasterize(splats, small.take([view]), background=_BLACK, antialiased=splats.antialiased)
+        share += drawn.backward(color=np.ones_like(drawn.color)).splats.harmonics[:, 0].max(axis=1)
+    seen = share > LEAST_SEEN * share.mean()
+    return Splats(
+        splats.positions[seen], splats.scales[seen], splats.rotations[seen], splats.opacities[seen],
+        splats.harmonics[seen], antialiased=splats.antialiased,
+    )  # fmt: skip
 
 
 def splat_views(splats: Splats, mesh: Mesh, views: Views, on_view: Callable[[int], None]) -> Views:
@@ -41,6 +64,7 @@ def splat_views(splats: Splats, mesh: Mesh, views: Views, on_view: Callable[[int
     )
     shrink = min(1.0, SIZE / max(cameras.width, cameras.height))
     cameras = cameras.resized(max(round(shrink * cameras.width), 8), max(round(shrink * cameras.height), 8))
+    splats = seen_splats(splats, views.cameras, on_view)
     rgba = np.empty((len(cameras), cameras.height, cameras.width, 4), dtype=np.float32)
     trust = np.empty(rgba.shape[:3], dtype=np.float32)
     for view in range(len(cameras)):
