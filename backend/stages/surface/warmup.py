@@ -26,3 +26,16 @@ def warm_up() -> None:
         SurfaceOptions(grid=32, faces=400, agreement="generated"),
         StageContext("surface", engine, "hull"),
     )
+    _trace_once()
+
+
+def _trace_once() -> None:
+    """One ray through an empty field: the ball has too few pixels on top to be tried for a hollow."""
+    from backend.geometry.field_rays import Photographs, SightLines, agreement
+
+    point, along = np.zeros((1, 3)), np.array([[1.0, 0.0, 0.0]])
+    line = SightLines(np.zeros(1, np.int64), point, along, np.zeros(1), np.zeros((1, 3), np.float32))
+    pictures = Photographs(
+        np.zeros((1, 4, 4, 3), np.float32), np.zeros((1, 3, 4)), point, np.full((1, 4), -1, dtype=np.int64)
+    )
+    agreement(np.full((3, 3, 3), -1, dtype=np.float32), pictures, line)
