@@ -10,6 +10,8 @@ from shared_protocol import messages as m
 from shared_protocol.errors import LimitExceeded, OrreryError
 
 EVENT_BATCH = 64
+FULL_SECONDS = 0.05
+"""Pause before more is offered to a client whose queue is full."""
 MAX_SUBSCRIPTIONS = 256
 """Of one connection."""
 
@@ -32,6 +34,7 @@ class Outgoing:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._subscriptions: dict[Key, _Subscription] = {}
+        self._full_until: dict[Peer, float] = {}
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -52,51 +55,69 @@ class Outgoing:
 
     def forget(self, peer: Peer) -> None:
         """The connection is gone."""
+        self._full_until.pop(peer, None)
         for key in [key for key in self._subscriptions if key[0] == peer]:
             del self._subscriptions[key]
 
     def send(self) -> bool:
-        """One chunk of each transfer, and all new events; whether there may be more to send at once."""
-        sendable = self._core.transfers.sendable()
-        for key in sendable:
-            self._send_chunk(key)
-        for key in list(self._subscriptions):
-            self._send_events(key)
-        return bool(sendable)
+        """One chunk of each transfer, and all new events; whether there may be more to send at once.
 
-    def _send_chunk(self, key: Key) -> None:
+        Who does not read is left alone for a moment: trying again and again is work too.
+        """
+        now = time.monotonic()
+        if self._full_until:
+            self._full_until = {peer: until for peer, until in self._full_until.items() if until > now}
+        sent = False
+        for key in self._core.transfers.sendable():
+            if key[0] not in self._full_until:
+                sent |= self._send_chunk(key)
+        for key in list(self._subscriptions):
+            if key[0] not in self._full_until:
+                self._send_events(key)
+        return sent
+
+    def _offer(self, key: Key, message: m.Message, buffer: bytes | None = None) -> bool:
+        peer, request = key
+        sent = self._core.wire.offer(peer, message, request, buffer)
+        if not sent:
+            self._full_until[peer] = time.monotonic() + FULL_SECONDS
+        return sent
+
+    def _send_chunk(self, key: Key) -> bool:
         transfers = self._core.transfers
         try:
             chunk, data = transfers.next_chunk(key)
         except OrreryError as error:
             transfers.stop(key)
             self._core.wire.reply(key[0], m.ErrorReply(m.Failure.of(error)), key[1])
-            return
-        if self._core.wire.offer(key[0], chunk, key[1], data):
-            self._core.metrics.counters["chunks"] += 1
-            transfers.sent(key, len(data), time.monotonic())
+            return False
+        if not self._offer(key, chunk, data):
+            return False
+        self._core.metrics.counters["chunks"] += 1
+        transfers.sent(key, len(data), time.monotonic())
+        return True
 
     def _send_events(self, key: Key) -> None:
         subscription = self._subscriptions.get(key)
         if subscription is None:
             return
-        (peer, request), core, job = key, self._core, subscription.job
+        core, job = self._core, subscription.job
         behind = subscription.sent < core.store.heads.get(job, subscription.head)
         for event in core.store.events(job, subscription.sent, EVENT_BATCH) if behind else ():
-            if not core.wire.offer(peer, event, request):
+            if not self._offer(key, event):
                 return
             subscription.sent = event.seq
             if event.state in m.TERMINAL:
                 self._subscriptions.pop(key, None)
                 return
         step = core.dispatch.steps.get(job)
-        if step is not None and step is not subscription.step and core.wire.offer(peer, step, request):
+        if step is not None and step is not subscription.step and self._offer(key, step):
             subscription.step = step
         if subscription.preview >= 0:
             for name, number in core.previews.newest(job, subscription.preview):
                 news = m.Event(
                     job, subscription.sent, "preview", m.RUNNING, time.time(), done=number, text=name
                 )
-                if not core.wire.offer(peer, news, request):
+                if not self._offer(key, news):
                     return
                 subscription.preview = number

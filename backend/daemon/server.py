@@ -52,7 +52,7 @@ from shared_protocol.errors import (
 )
 
 POLL_MILLISECONDS = 200
-BLOCKED_MILLISECONDS = 5
+BLOCKED_MILLISECONDS = 50
 """Pause before more is sent to a client whose queue is full."""
 TICK_SECONDS = 1.0
 STOP_SECONDS = 5.0
@@ -132,7 +132,7 @@ class Daemon:
 
     def _turn(self) -> None:
         core = self._core
-        wait = BLOCKED_MILLISECONDS if core.wire.blocked else 0 if self._busy else POLL_MILLISECONDS
+        wait = 0 if self._busy else BLOCKED_MILLISECONDS if core.wire.blocked else POLL_MILLISECONDS
         self._poller.poll(wait)
         core.wire.flush()
         for peer, parts in core.wire.receive(BATCH):

@@ -14,7 +14,8 @@ from typing import Any
 
 from backend import __version__
 from backend.pipeline.artifacts import Artifact, ArtifactStore
-from backend.pipeline.engines import default_engine, find_engine, load_engine
+from backend.pipeline.engines import EngineEntry, default_engine, find_engine, load_engine
+from backend.pipeline.memory import free_bytes
 from backend.pipeline.options import AUTO, StageOptions
 from backend.pipeline.stage import OnPreview, Progress, Stage, StageContext
 
@@ -111,7 +112,8 @@ def run_recipe(
         if name == AUTO:
             choose = getattr(module, "choose", None)
             name = choose(**arguments) if choose else default_engine(stage.name).name
-        engine = load_engine(find_engine(stage.name, name))
+        entry = find_engine(stage.name, name)
+        engine = load_engine(entry)
         # What options leave to the machine (are the weights here?) is settled before the key is made.
         settle = getattr(module, "settle", None)
         stage_options, sentences = settle(stage_options, engine) if settle else (stage_options, [])
@@ -125,6 +127,7 @@ def run_recipe(
                 lambda done, total, text, report=report: report("step", done, total, text),
                 on_preview=on_preview, low_memory=low_memory,
             )  # fmt: skip
+            _estimate_memory(entry, context)
             context.check()
             report("started")
             before_stage(context)
@@ -147,6 +150,17 @@ def run_recipe(
             )
         )
     return result
+
+
+def _estimate_memory(entry: EngineEntry, context: StageContext) -> None:
+    """Before an engine begins: where it may not fit, its frugal way is taken at once."""
+    free = free_bytes(device=False)
+    if entry.memory_bytes and 0 < free < entry.memory_bytes:
+        context.low_memory = True
+        context.warn(
+            f"Little memory was free for the {entry.stage} stage: {free / 2**30:.1f} GiB, "
+            f"{entry.memory_bytes / 2**30:.1f} GiB are usual. Close other programs, or use a lower quality."
+        )
 
 
 def _content_key(value: Any) -> str:

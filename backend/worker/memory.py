@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from backend.pipeline.memory import free_bytes
 from shared_protocol.errors import OutOfMemory
 
 T = TypeVar("T")
@@ -70,19 +71,6 @@ def release() -> None:
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def free_bytes() -> int:
-    """Memory that is free on the device in use, else on the host; 0 where nobody tells."""
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError, IndexError):
-        return 0
 
 
 def _needed_bytes(error: BaseException) -> int:

@@ -1,0 +1,59 @@
+"""What is asked of memory before an engine begins, and what is understood of its running out."""
+
+import numpy as np
+import pytest
+
+from backend.pipeline import runner
+from backend.pipeline.engines import EngineEntry
+from backend.pipeline.memory import free_bytes
+from backend.pipeline.stage import StageContext
+from backend.worker.memory import is_out_of_memory, is_sick, with_one_retry
+from shared_protocol.errors import OutOfMemory
+
+
+def test_an_engine_that_may_not_fit_takes_its_frugal_way_at_once(monkeypatch):
+    entry = EngineEntry("splats", "big", "x:Y", "", memory_bytes=8 << 30)
+    for free, low in ((16 << 30, False), (0, False), (4 << 30, True)):
+        monkeypatch.setattr(runner, "free_bytes", lambda device, free=free: free)
+        context = StageContext("splats", None, "big")
+        runner._estimate_memory(entry, context)
+        assert (context.low_memory, bool(context.warnings)) == (low, low)
+
+
+def test_free_memory_is_told_here():
+    assert free_bytes(device=False) >= 0
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's, which is not at hand."""
+
+
+@pytest.mark.parametrize(
+    ("error", "memory", "sick"),
+    [
+        (MemoryError(), True, False),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True, False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False, True),
+        (RuntimeError("cuBLAS: CUBLAS_STATUS_EXECUTION_FAILED"), False, True),
+        (RuntimeError("shapes do not fit"), False, False),
+        (ValueError("CUDA error is only a word here"), False, False),
+    ],
+)
+def test_errors_are_told_apart(error, memory, sick):
+    assert (is_out_of_memory(error), is_sick(error)) == (memory, sick)
+
+
+def test_the_second_time_it_fails_with_the_numbers(capsys):
+    tries = []
+
+    def run(low_memory):
+        tries.append(low_memory)
+        return np.zeros((1 << 45,), np.float64)
+
+    with pytest.raises(OutOfMemory, match="GiB were asked for") as caught:
+        with_one_retry(run, False, lambda: tries.append("retry"))
+    assert tries == [False, "retry", True]
+    assert caught.value.details["needed_bytes"] == 8 << 45
+    with pytest.raises(OutOfMemory):
+        with_one_retry(run, True, lambda: tries.append("never"))
+    assert tries[-1] is True
