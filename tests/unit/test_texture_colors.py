@@ -159,7 +159,7 @@ def test_what_no_view_sees_takes_the_colour_that_the_gaussians_have_there():
     )
     np.testing.assert_allclose(picture.mean(axis=(0, 1)), (0.1, 0.2, 0.8), atol=0.03)
     assert guess[..., 2].mean() < 0.2
-    assert with_them.facts["coverage_with_splats"] > 0.85 > 0.6 > with_them.facts["coverage_seen"]
+    assert with_them.facts["coverage_with_splats"] > with_them.facts["coverage_seen"] + 0.1
     assert "coverage_with_splats" not in without.facts
 
 

@@ -28,6 +28,8 @@ the mesh covers of the front view is repeated 2.1 dB better than with a power of
 SPLAT_SHARE = 0.1
 """How much a picture of the Gaussians weighs beside a view. They know what the views saw from afar or at a
 glance; measured on wrong geometry, off the orbit: +0.2 dB in the mean, lunch box +0.5 dB."""
+FACING = 0.35
+"""Cosine between normal and some view from which Gaussians are believed where no view sees the surface."""
 LEAST_SPLAT = 0.02
 """Sum of weights from which the Gaussians' colour is taken where no view sees the surface."""
 
@@ -122,12 +124,26 @@ def add_splats(
     plain[:, 0] = 1
     painted = blend(texels, sources, np.ones(count, np.float32), plain, _extent(mesh), lambda: None)
     weight = SPLAT_SHARE * painted[:, 3] * (1 - colors[:, 3]) ** 2
-    weight[(seen == 0) & (painted[:, 3] < LEAST_SPLAT)] = 0
+    hidden = seen == 0
+    weight[hidden & ((painted[:, 3] < LEAST_SPLAT) | ~faces_some_view(texels, views))] = 0
     total = seen + weight
     mix = (weight / np.maximum(total, 1e-20))[:, None]
     mixed = colors.copy()
     mixed[:, :3] += mix * (painted[:, :3] - colors[:, :3])
     return mixed, total
+
+
+def faces_some_view(texels: Texels, views: Views) -> np.ndarray:
+    """(P,) bool: whether the surface is turned to some camera, behind something else or not.
+
+    Elsewhere, as under an object on the ground, Gaussians were never fitted: they are confetti.
+    """
+    facing = np.zeros(len(texels), dtype=bool)
+    for centre in views.cameras.centres.astype(np.float32):
+        toward = centre - texels.positions
+        along = np.einsum("pc,pc->p", texels.normals, toward)
+        facing |= along > FACING * np.sqrt(np.einsum("pc,pc->p", toward, toward))
+    return facing
 
 
 def _extent(mesh: Mesh) -> float:
