@@ -54,19 +54,14 @@ def drop_floaters(
         kept[large] = _needed(vertices, faces, component, large, alpha, cameras)
     small = [c for c in np.argsort(-solid, kind="stable") if not kept[c] and solid[c] > 0][:_MOST_TESTED]
 
-    def covered(selected: np.ndarray) -> np.ndarray:
+    if small:
         camera = cameras.world_from_camera[0], cameras.intrinsics[0], cameras.width, cameras.height
-        return rasterize_mesh(vertices, faces[selected], *camera).face >= 0
-
-    if not small:
-        return compact(vertices, faces[kept[component]])
-    mask = alpha[0] >= 0.5
-    missing = mask & ~covered(kept[component])
-    for c in small:
-        seen = covered(component == c) & missing
-        if seen.sum() > _SEEN_SHARE * mask.sum():
-            kept[c] = True
-            missing &= ~seen
+        large_faces, small_faces = faces[kept[component]], faces[np.isin(component, small)]
+        mask = alpha[0] >= 0.5
+        missing = mask & (rasterize_mesh(vertices, large_faces, *camera).face < 0)
+        front = rasterize_mesh(vertices, small_faces, *camera).face
+        owner = component[np.isin(component, small)][front[missing & (front >= 0)]]
+        kept |= np.bincount(owner, minlength=len(solid)) > _SEEN_SHARE * mask.sum()
     return compact(vertices, faces[kept[component]])
 
 
