@@ -110,9 +110,12 @@ class AllowList:
         self._names: dict[str, str] = {}
         self._read_at = -10.0
 
-    def name_of(self, public: str) -> str:
-        """The name of this key's client; empty when it is not allowed (any more)."""
-        if time.monotonic() - self._read_at > 1.0:
+    def name_of(self, public: str, *, newest: bool = False) -> str:
+        """The name of this key's client; empty when it is not allowed (any more).
+
+        newest  read the folder now: a key that was made a moment ago is known at its first connection
+        """
+        if newest or time.monotonic() - self._read_at > 1.0:
             self._read()
         return self._names.get(public, "")
 
@@ -151,7 +154,7 @@ class Gate:
         key = ""
         if mechanism == b"CURVE" and len(credentials) == 1 and len(credentials[0]) == 32:
             key = z85.encode(credentials[0]).decode()
-        if self._allowed.name_of(key):
+        if self._allowed.name_of(key, newest=True):
             self.socket.send_multipart([version, request, b"200", b"OK", key.encode(), b""])
         else:
             self.refused += 1

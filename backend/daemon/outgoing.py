@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from backend.daemon.core import Core
 from backend.daemon.transfers import Key
@@ -10,6 +11,8 @@ from shared_protocol import messages as m
 from shared_protocol.errors import LimitExceeded, OrreryError
 
 EVENT_BATCH = 64
+CHUNK_BATCH, TURN_SECONDS = 4, 0.003
+"""Chunks of a transfer sent in a row, and for how long at most: small requests wait for no more."""
 FULL_SECONDS = 0.05
 """Pause before more is offered to a client whose queue is full."""
 MAX_SUBSCRIPTIONS = 256
@@ -60,7 +63,7 @@ class Outgoing:
             del self._subscriptions[key]
 
     def send(self) -> bool:
-        """One chunk of each transfer, and all new events; whether there may be more to send at once.
+        """A few chunks of each transfer, and all new events; whether there may be more to send at once.
 
         Who does not read is left alone for a moment: trying again and again is work too.
         """
@@ -68,15 +71,18 @@ class Outgoing:
         if self._full_until:
             self._full_until = {peer: until for peer, until in self._full_until.items() if until > now}
         sent = False
-        for key in self._core.transfers.sendable():
-            if key[0] not in self._full_until:
-                sent |= self._send_chunk(key)
+        for _ in range(CHUNK_BATCH):
+            for key in self._core.transfers.sendable():
+                if key[0] not in self._full_until:
+                    sent |= self._send_chunk(key)
+            if time.monotonic() - now > TURN_SECONDS:
+                break
         for key in list(self._subscriptions):
             if key[0] not in self._full_until:
                 self._send_events(key)
         return sent
 
-    def _offer(self, key: Key, message: m.Message, buffer: bytes | None = None) -> bool:
+    def _offer(self, key: Key, message: m.Message, buffer: memoryview | None = None) -> Any:
         peer, request = key
         sent = self._core.wire.offer(peer, message, request, buffer)
         if not sent:
@@ -91,10 +97,11 @@ class Outgoing:
             transfers.stop(key)
             self._core.wire.reply(key[0], m.ErrorReply(m.Failure.of(error)), key[1])
             return False
-        if not self._offer(key, chunk, data):
+        tracker = self._offer(key, chunk, data)
+        if not tracker:
             return False
         self._core.metrics.counters["chunks"] += 1
-        transfers.sent(key, len(data), time.monotonic())
+        transfers.sent(key, data, tracker, time.monotonic())
         return True
 
     def _send_events(self, key: Key) -> None:

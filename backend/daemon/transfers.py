@@ -3,10 +3,11 @@
 import contextlib
 import os
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from backend.daemon.wire import Peer
 from backend.pipeline.artifacts import ArtifactStore, check_room, translate_os_error
@@ -19,10 +20,11 @@ from shared_protocol.errors import (
     Unsupported,
 )
 from shared_protocol.messages import Chunk, Fetch, Limits, UploadAck, UploadChunk, UploadReady, UploadStart
-from shared_protocol.transfer import CHECKS, MAX_CREDIT_BYTES, Receiving, Sending
+from shared_protocol.transfer import CHECKS, CHUNK_BYTES, MAX_CREDIT_BYTES, Receiving, Sending
 
 PARK_SECONDS = 60.0
 """A transfer without credit, or an upload without a chunk, for so long is dropped; it can be resumed."""
+KEPT_BUFFERS = 10
 KEEP_UPLOAD_SECONDS = 24 * 3600.0
 MAX_TRANSFERS = 64
 """Of one connection."""
@@ -50,6 +52,25 @@ class _Incoming:
     moved: float
 
 
+class _Buffers:
+    """Chunks' memory, used again: fresh pages for each one cost the system more time than the copying."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+        self._lent: deque[tuple[bytearray, Any]] = deque()
+
+    def take(self) -> memoryview:
+        """Room for one chunk, nobody else's until `lend`, or until it is let go of."""
+        while self._lent and self._lent[0][1].done:
+            self._free.append(self._lent.popleft()[0])
+        return memoryview(self._free.pop() if self._free else bytearray(CHUNK_BYTES))
+
+    def lend(self, data: memoryview, tracker: Any) -> None:
+        """It comes back when the tracker is done; a few are kept."""
+        if len(self._lent) < KEPT_BUFFERS:
+            self._lent.append((data.obj, tracker))  # type: ignore[arg-type]
+
+
 class Transfers:
     """All transfers of the daemon, sent in turn, one chunk each. `now` is monotonic seconds."""
 
@@ -59,6 +80,7 @@ class Transfers:
         self._limits = limits
         self._outgoing: dict[Key, _Outgoing] = {}
         self._incoming: dict[Key, _Incoming] = {}
+        self._buffers = _Buffers()
 
     def __len__(self) -> int:
         return len(self._outgoing) + len(self._incoming)
@@ -107,20 +129,25 @@ class Transfers:
         """Transfers that have something to send and credit for it."""
         return [key for key, one in self._outgoing.items() if one.sending.peek() is not None]
 
-    def next_chunk(self, key: Key) -> tuple[Chunk, bytes]:
+    def next_chunk(self, key: Key) -> tuple[Chunk, memoryview]:
         """The chunk to send now; call `sent` once it went out."""
         outgoing = self._outgoing[key]
         peeked = outgoing.sending.peek()
         assert peeked is not None
         offset, length = peeked
+        data = self._buffers.take()[:length]
         outgoing.file.seek(offset)
-        data = outgoing.file.read(length)
-        if len(data) != length:
+        if outgoing.file.readinto(data) != length:
             raise UnknownJob("the result's content is damaged", remedy="Submit the job again.")
         return CHECKS[outgoing.check](offset, outgoing.sending.size, data), data
 
-    def sent(self, key: Key, length: int, now: float) -> None:
-        """The chunk went out; the transfer is closed after the last one."""
+    def sent(self, key: Key, data: memoryview, tracker: Any, now: float) -> None:
+        """The chunk went out; the transfer is closed after the last one.
+
+        tracker  its `done` tells when nothing of `data` is needed any more
+        """
+        self._buffers.lend(data, tracker)
+        length = len(data)
         outgoing = self._outgoing[key]
         outgoing.sending.sent(length)
         outgoing.moved = now

