@@ -14,7 +14,7 @@ import numpy as np
 from backend.geometry.cameras import Cameras
 from backend.geometry.jit import kernel
 from backend.geometry.mesh_check import vertex_normals
-from backend.geometry.mesh_raster import Fragments, rasterize_mesh
+from backend.geometry.mesh_raster import rasterize_mesh
 from backend.geometry.parallel import map_parallel
 
 _NEIGHBOURS = 6
@@ -76,31 +76,32 @@ def _nearest_views(cameras: Cameras, centre: np.ndarray, count: int) -> np.ndarr
 
 def _others_picture(
     view: int,
-    seen: list[Fragments],
-    normals: np.ndarray,
-    faces: np.ndarray,
+    depth: np.ndarray,
+    across: np.ndarray,
     gray: np.ndarray,
     alpha: np.ndarray,
     cameras: Cameras,
     others: np.ndarray,
     slack: float,
 ) -> np.ndarray:
-    """(H, W) float32: the view as the others would draw it; -1 where they see nothing."""
-    fragments, pose, intrinsics = seen[view], cameras.world_from_camera[view], cameras.intrinsics[view]
-    row, column = np.nonzero(fragments.face >= 0)
-    z = fragments.depth[row, column].astype(np.float64)
+    """(H, W) float32: the view as the others would draw it; -1 where they see nothing.
+
+    depth   (N, H, W) of the surface in all views, inf outside
+    across  (P, 3) the normals of the P pixels of this view that see it
+    """
+    pose, intrinsics = cameras.world_from_camera[view], cameras.intrinsics[view]
+    row, column = np.nonzero(np.isfinite(depth[view]))
+    z = depth[view, row, column].astype(np.float64)
     pixel = np.stack([column + 0.5, row + 0.5, np.ones(len(z))])
     points = (np.linalg.inv(intrinsics) @ pixel).T * z[:, None] @ pose[:3, :3].T + pose[:3, 3]
-    across = fragments.interpolate(normals, faces)[row, column]
     across = across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-6)
     found = np.empty(len(points), dtype=np.float32)
     projection = np.ascontiguousarray(cameras.intrinsics[others] @ cameras.camera_from_world[others, :3])
-    depth = np.stack([seen[n].depth for n in others])
     _blend(
         points, across.astype(np.float64), projection, np.ascontiguousarray(cameras.centres[others]),
-        gray[others], alpha[others], depth, slack, found,
+        gray[others], alpha[others], depth[others], slack, found,
     )  # fmt: skip
-    picture = np.full(fragments.face.shape, -1, dtype=np.float32)
+    picture = np.full(gray.shape[1:], -1, dtype=np.float32)
     picture[row, column] = found
     return picture
 
@@ -139,30 +140,38 @@ def agreeing_pictures(
     the object's. What the pictures hold beyond smooth warps stays.
     """
     alpha = np.ascontiguousarray(rgba[..., 3])
-    gray = (rgba[..., :3] @ _GRAY) * alpha + np.float32(0.5) * (1 - alpha)
+    gray = np.stack(
+        [(p[..., :3] @ _GRAY) * a + np.float32(0.5) * (1 - a) for p, a in zip(rgba, alpha, strict=True)]
+    )
     normals = vertex_normals(vertices, faces)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     near = _nearest_views(cameras, (low + high) / 2, min(_NEIGHBOURS, len(cameras) - 1))
     slack = 0.01 * float((high - low).max())
     rows, columns = np.mgrid[0 : rgba.shape[1], 0 : rgba.shape[2]].astype(np.float32)
 
-    def draw(view: int) -> Fragments:
+    depth = np.empty(alpha.shape, dtype=np.float32)
+
+    def draw(view: int) -> np.ndarray:
         check()
         pose, intrinsics = cameras.world_from_camera[view], cameras.intrinsics[view]
-        return rasterize_mesh(vertices, faces, pose, intrinsics, cameras.width, cameras.height)
+        fragments = rasterize_mesh(vertices, faces, pose, intrinsics, cameras.width, cameras.height)
+        depth[view] = fragments.depth
+        return fragments.interpolate(normals, faces)[fragments.face >= 0]
 
-    seen = map_parallel(draw, range(len(cameras)))
+    across = map_parallel(draw, range(len(cameras)))
+    warped = np.empty(rgba.shape, dtype=np.float32)
 
-    def warp(view: int) -> tuple[np.ndarray, float]:
+    def warp(view: int) -> float:
         check()
-        others = _others_picture(view, seen, normals, faces, gray, alpha, cameras, near[view], slack)
+        others = _others_picture(view, depth, across[view], gray, alpha, cameras, near[view], slack)
         flow, length = _flow(others, gray[view], alpha[view])
         cover = alpha[view, ..., None]
         picture = np.concatenate([rgba[view, ..., :3] * cover, cover], axis=-1)
         moved = cv2.remap(picture, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_CUBIC)
         cover = moved[..., 3:].clip(0, 1)
-        colour = (moved[..., :3] / np.maximum(cover, 1e-3)).clip(0, 1)
-        return np.concatenate([colour, cover], axis=-1).astype(np.float32), length
+        warped[view, ..., :3] = (moved[..., :3] / np.maximum(cover, 1e-3)).clip(0, 1)
+        warped[view, ..., 3:] = cover
+        return length
 
-    warped = map_parallel(warp, range(len(cameras)))
-    return np.stack([w[0] for w in warped]), float(np.mean([w[1] for w in warped]))
+    lengths = map_parallel(warp, range(len(cameras)))
+    return warped, float(np.mean(lengths))

@@ -209,19 +209,20 @@ def _hypothesis(
 @kernel
 def _sweep_rows(
     gray, distance, half, maps, sources, trust, view, intrinsics, entry, leave, hull, normal, step, prior,
-    noise, start, stop, cost,
+    noise, top, left, start, stop, cost,
 ):  # fmt: skip
     """Cost (1 - score) of each hypothesis of rows start..stop; a flat patch costs the same everywhere.
 
     half      (h, w) float32: every second pixel of the view's `distance`
-    cost      (h, w, K): K hypotheses `step` metres of depth apart, from `entry` on, -1 where the pixel is
-    not matched.
+    cost      (rows, columns, K) of a window of the map whose first pixel is (top, left): K hypotheses `step`
+    metres of depth apart, from `entry` on, -1 where the pixel is not matched. Rows are those of the window.
     """
     radius, shrink = 2, 2
     values, weights = np.empty(25, dtype=np.float32), np.empty(25, dtype=np.float32)
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
-    for i in range(start, stop):
-        for j in range(cost.shape[1]):
+    for r in range(start, stop):
+        for c in range(cost.shape[1]):
+            i, j = top + r, left + c
             if entry[i, j] <= 0.0 or half[i, j] < 1.5:
                 continue
             variance = _reference_patch(gray[view], half, i, j, radius, values, weights)
@@ -230,20 +231,20 @@ def _sweep_rows(
             for k in range(cost.shape[2]):
                 depth = entry[i, j] + step * k
                 if depth > leave[i, j] and k > 0:
-                    cost[i, j, k] = 1.5
+                    cost[r, c, k] = 1.5
                 elif not textured:
-                    cost[i, j, k] = 0.7
+                    cost[r, c, k] = 0.7
                 else:
-                    cost[i, j, k] = np.float32(1.0) - _hypothesis(
+                    cost[r, c, k] = np.float32(1.0) - _hypothesis(
                         gray, distance, maps, sources, trust, shrink, values, weights, variance, radius,
                         rx, ry, fx, fy, normal[i, j, 0], normal[i, j, 1], normal[i, j, 2], depth, noise,
                     )  # fmt: skip
-                cost[i, j, k] += prior * np.float32(min(max(depth - hull[i, j], 0.0) / (4 * step), 1.0))
+                cost[r, c, k] += prior * np.float32(min(max(depth - hull[i, j], 0.0) / (4 * step), 1.0))
 
 
 @kernel
 def _aggregate(cost, entry, step, dy, dx, small, large, path, total):
-    """One direction of semi-global aggregation, added to `total`; `path` is scratch like `cost`.
+    """One direction of semi-global aggregation, added to `total`; `path` (2, w, K) is scratch: two rows.
 
     Hypothesis k of two pixels may be of different depth: indices are shifted by the step of the entry.
     """
@@ -257,46 +258,50 @@ def _aggregate(cost, entry, step, dy, dx, small, large, path, total):
             pi, pj = i - dy, j - dx
             if pi < 0 or pj < 0 or pi >= height or pj >= width or cost[pi, pj, 0] < 0.0:
                 for k in range(count):
-                    path[i, j, k] = cost[i, j, k]
-                    total[i, j, k] += path[i, j, k]
+                    path[i & 1, j, k] = cost[i, j, k]
+                    total[i, j, k] += path[i & 1, j, k]
                 continue
             shift = int(np.rint((entry[i, j] - entry[pi, pj]) / step))
-            lowest = path[pi, pj, 0]
+            lowest = path[pi & 1, pj, 0]
             for k in range(1, count):
-                lowest = min(lowest, path[pi, pj, k])
+                lowest = min(lowest, path[pi & 1, pj, k])
             for k in range(count):
                 q = k + shift
                 best = lowest + large
                 if 0 <= q < count:
-                    best = min(best, path[pi, pj, q])
+                    best = min(best, path[pi & 1, pj, q])
                 if 0 <= q - 1 < count:
-                    best = min(best, path[pi, pj, q - 1] + small)
+                    best = min(best, path[pi & 1, pj, q - 1] + small)
                 if 0 <= q + 1 < count:
-                    best = min(best, path[pi, pj, q + 1] + small)
-                path[i, j, k] = cost[i, j, k] + best - lowest
-                total[i, j, k] += path[i, j, k]
+                    best = min(best, path[pi & 1, pj, q + 1] + small)
+                path[i & 1, j, k] = cost[i, j, k] + best - lowest
+                total[i, j, k] += path[i & 1, j, k]
 
 
 @kernel
 def _refine_rows(
     gray, distance, maps, sources, trust, view, intrinsics, entry, normal, total, step, noise,
-    start, stop, depth_out, score_out,
+    top, left, start, stop, depth_out, score_out,
 ):  # fmt: skip
-    """The best hypothesis of the aggregated costs, refined at full resolution in a 7x7 window."""
+    """The best hypothesis of the aggregated costs, refined at full resolution in a 7x7 window.
+
+    top, left, start, stop  as in `_sweep_rows`
+    """
     radius, fine = 3, 3
     count = total.shape[2]
     values, weights = np.empty(49, dtype=np.float32), np.empty(49, dtype=np.float32)
     scores = np.empty(2 * fine + 1, dtype=np.float32)
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
     small_step = step / (fine + 1)
-    for i in range(start, stop):
-        for j in range(total.shape[1]):
-            if total[i, j, 0] < 0.0:
+    for r in range(start, stop):
+        for c in range(total.shape[1]):
+            if total[r, c, 0] < 0.0:
                 continue
             chosen = 0
             for k in range(1, count):
-                if total[i, j, k] < total[i, j, chosen]:
+                if total[r, c, k] < total[r, c, chosen]:
                     chosen = k
+            i, j = top + r, left + c
             middle = entry[i, j] + step * chosen
             variance = _reference_patch(gray[view], distance[view], 2 * i, 2 * j, radius, values, weights)
             if variance < noise:
@@ -323,10 +328,9 @@ def _refine_rows(
 
 
 def prepare(
-    rgb: np.ndarray, distance: np.ndarray, cameras: Cameras, centre: np.ndarray, weight: np.ndarray
+    gray: np.ndarray, distance: np.ndarray, cameras: Cameras, centre: np.ndarray, weight: np.ndarray
 ) -> SweepViews:
-    """rgb (N, H, W, 3) float32 with even H and W, distance (N, H, W) px, weight (N,) 0..1."""
-    gray = np.ascontiguousarray(rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32))
+    """gray (N, H, W) float32 with even H and W, distance (N, H, W) px, weight (N,) 0..1."""
     coarse = np.stack(
         [cv2.resize(g, (g.shape[1] // 2, g.shape[0] // 2), interpolation=cv2.INTER_AREA) for g in gray]
     )
@@ -377,25 +381,33 @@ def sweep_view(
     step = sweep_step(views, view, float(np.linalg.norm(cameras.centres[view] - centre)), parallax)
     count = int(np.clip(np.ceil(deepest / step), 4, 48))
     intrinsics = np.ascontiguousarray(cameras.intrinsics[view])
-    cost = np.full((height, width, count), -1.0, dtype=np.float32)
     half = np.ascontiguousarray(views.distance[view, ::2, ::2])
-    for start, stop in bands(height, 8):
+    matched = (entry > 0) & (half >= 1.5)
+    rows, columns = np.flatnonzero(matched.any(axis=1)), np.flatnonzero(matched.any(axis=0))
+    if not len(rows):
+        return DepthMap(unknown, unknown)
+    # The volumes hold the object's window of the picture only: they are the largest arrays of all.
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    cost = np.full((bottom - top, right - left, count), -1.0, dtype=np.float32)
+    for start, stop in bands(len(cost), 8):
         check()
         _sweep_rows(
             views.coarse, views.distance, half, maps, sources, views.weight, view, intrinsics, entry, leave,
-            hull, normal, step, np.float32(hull_prior), _NOISE, start, stop, cost,
+            hull, normal, step, np.float32(hull_prior), _NOISE, top, left, start, stop, cost,
         )  # fmt: skip
     total = np.where(cost < 0, np.float32(-1), np.float32(0))
-    path = np.empty_like(cost)
+    path = np.empty((2, *cost.shape[1:]), dtype=np.float32)
+    first = np.ascontiguousarray(entry[top:bottom, left:right])
     for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1)):
         _aggregate(
-            cost, entry, step, dy, dx, np.float32(small_penalty), np.float32(large_penalty), path, total
+            cost, first, step, dy, dx, np.float32(small_penalty), np.float32(large_penalty), path, total
         )
     check()
+    del cost, path
     depth, score = unknown, unknown.copy()
     _refine_rows(
         views.gray, views.distance, maps, sources, views.weight, view, intrinsics, entry, normal, total,
-        step, _NOISE, 0, height, depth, score,
+        step, _NOISE, top, left, 0, len(total), depth, score,
     )  # fmt: skip
     return DepthMap(depth, score)
 

@@ -15,7 +15,7 @@ from typing import Any
 from backend import __version__
 from backend.pipeline.artifacts import Artifact, ArtifactStore
 from backend.pipeline.engines import EngineEntry, default_engine, find_engine, load_engine
-from backend.pipeline.memory import free_bytes
+from backend.pipeline.memory import free_bytes, give_back, keep_little
 from backend.pipeline.options import AUTO, StageOptions
 from backend.pipeline.stage import OnPreview, Progress, Stage, StageContext
 
@@ -93,6 +93,7 @@ def run_recipe(
 
     Raises Cancelled within a fraction of a second of `cancelled.set()`, and the errors of the stages.
     """
+    keep_little()
     store = store or ArtifactStore()
     cancelled = cancelled or threading.Event()
     result = RunResult(dict(inputs))
@@ -138,18 +139,30 @@ def run_recipe(
             artifact = store.save(
                 key, value, engine=name, facts=context.facts, warnings=context.warnings, seconds=seconds
             )
+            del value
             report("finished", seconds=seconds, key=key)
         else:
             report("reused", seconds=artifact.seconds, key=key)
         result.values[stage.output] = store.load(artifact)
         result.artifacts[stage.output] = artifact
         keys[stage.output] = key
+        _let_go(result.values, recipe, index)
+        give_back()
         result.reports.append(
             StageReport(
                 stage.name, name, artifact.seconds, reused, artifact.facts, [*sentences, *artifact.warnings]
             )
         )
     return result
+
+
+def _let_go(values: dict[str, Any], recipe: tuple[Stage, ...], index: int) -> None:
+    """Drop what earlier stages made and no later one takes; the last stage's inputs and output stay."""
+    later = recipe[index + 1 :]
+    needed = {name for stage in later for name in stage.inputs}
+    for stage in recipe[: index + 1] if later else ():
+        if stage.output not in needed:
+            values.pop(stage.output, None)
 
 
 def _estimate_memory(entry: EngineEntry, context: StageContext) -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from backend.pipeline import runner
 from backend.pipeline.engines import EngineEntry
-from backend.pipeline.memory import free_bytes
-from backend.pipeline.stage import StageContext
+from backend.pipeline.memory import free_bytes, give_back, keep_little
+from backend.pipeline.stage import Stage, StageContext
 from backend.worker.memory import is_out_of_memory, is_sick, with_one_retry
 from shared_protocol.errors import OutOfMemory
 
@@ -57,3 +57,18 @@ def test_the_second_time_it_fails_with_the_numbers(capsys):
     with pytest.raises(OutOfMemory):
         with_one_retry(run, True, lambda: tries.append("never"))
     assert tries[-1] is True
+
+
+def test_what_was_freed_can_be_given_back_anywhere():
+    keep_little()
+    give_back()
+
+
+def test_what_no_later_stage_takes_is_let_go():
+    recipe = (Stage("a", ("picture",), "x"), Stage("b", ("picture", "x"), "y"), Stage("c", ("y",), "z"))
+    values = dict.fromkeys(("picture", "x", "y"))
+    runner._let_go(values, recipe, 1)
+    assert list(values) == ["picture", "y"]
+    values["z"] = None
+    runner._let_go(values, recipe, 2)
+    assert list(values) == ["picture", "y", "z"]

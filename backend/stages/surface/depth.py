@@ -19,12 +19,13 @@ from backend.geometry.photo_consistency import (
     sweep_step,
     sweep_view,
 )
-from backend.geometry.silhouettes import signed_distances
+from backend.geometry.silhouettes import signed_distance
 from backend.pipeline.values import Views
 
 WORK_SIZE = 512
 """Longest side of the pictures that are matched; larger ones are reduced to it."""
 
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _DEEPEST, _DEEPEST_AGAIN = 0.18, 0.06
 _STEPS_BEFORE = 3
 _COARSE = 1.6
@@ -78,12 +79,17 @@ class Matcher:
     Lengths inside (how deep to look, how near is agreement) are shares of the object's longest side.
     """
 
-    def __init__(self, views: Views, vertices: np.ndarray, faces: np.ndarray) -> None:
-        """vertices (V, 3), faces (F, 3): the hull."""
-        rgb, alpha, cameras = _work_views(views)
+    def __init__(
+        self, views: Views, vertices: np.ndarray, faces: np.ndarray, distance: np.ndarray | None = None
+    ) -> None:
+        """vertices (V, 3), faces (F, 3): the hull.
+
+        distance  (N, H, W) float32 signed pixel distances to the views' silhouettes, where they are at hand
+        """
+        gray, distance, cameras = _work_views(views, distance)
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         self._centre, self._size = (low + high) / 2.0, float((high - low).max())
-        self._sweep = prepare(rgb, signed_distances(alpha), cameras, self._centre, views.confidence)
+        self._sweep = prepare(gray, distance, cameras, self._centre, views.confidence)
         self.cameras = cameras.resized(cameras.width // STRIDE, cameras.height // STRIDE)
         self._hull = _seen_faces(vertices, faces, self.cameras)
 
@@ -152,17 +158,23 @@ class Matcher:
         )
 
 
-def _work_views(views: Views) -> tuple[np.ndarray, np.ndarray, Cameras]:
-    """rgb over mid-grey, alpha, cameras, at most WORK_SIZE pixels and even."""
+def _work_views(views: Views, distance: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, Cameras]:
+    """Grey over mid-grey, signed distance, cameras, at most WORK_SIZE pixels and even."""
     height, width = views.rgba.shape[1:3]
     scale = min(1.0, WORK_SIZE / max(height, width))
     size = tuple(max(STRIDE, round(n * scale) // STRIDE * STRIDE) for n in (width, height))
-    rgba = views.rgba
-    if size != (width, height):
-        rgba = np.stack([cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in rgba])
-    alpha = rgba[..., 3]
-    rgb = rgba[..., :3] * alpha[..., None] + 0.5 * (1 - alpha[..., None])
-    return np.ascontiguousarray(rgb), np.ascontiguousarray(alpha), views.cameras.resized(*size)
+    same = size == (width, height)
+
+    def prepared(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        rgba = picture if same else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        alpha = rgba[..., 3]
+        rgb = rgba[..., :3] * alpha[..., None] + 0.5 * (1 - alpha[..., None])
+        return rgb @ _LUMA, None if same and distance is not None else signed_distance(alpha)
+
+    gray, found = zip(*map_parallel(prepared, views.rgba), strict=True)
+    if not same or distance is None:
+        distance = np.stack(found)
+    return np.stack(gray), distance, views.cameras.resized(*size)
 
 
 def _seen_faces(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) -> list[_Faces]:

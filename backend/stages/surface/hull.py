@@ -63,9 +63,9 @@ class HullSurface:
         passes = 2 if options.carve and views.depth is None else 0
         steps = 5 + passes * len(views)
         context.step(0, steps, "measuring silhouettes")
-        views = self._consistent(views, context)
+        views, masks = self._consistent(views, context)
         context.step(1, steps, "carving the visual hull")
-        hull = self._hull(views, options)
+        hull = self._hull(views, masks, options)
         grid = hull.grid
         context.note(outline_gap=round(hull.gap, 3))
         if views.depth is not None:
@@ -80,8 +80,8 @@ class HullSurface:
         context.step(steps, steps, "surface done")
         return mesh
 
-    def _consistent(self, views: Views, context: StageContext) -> Views:
-        """The views without those whose silhouettes contradict the others'."""
+    def _consistent(self, views: Views, context: StageContext) -> tuple[Views, Silhouettes]:
+        """The views without those whose silhouettes contradict the others', and the silhouettes."""
         masks = silhouettes(views.rgba[..., 3], views.cameras)
         if len(masks.focal) < len(views):
             context.warn(
@@ -93,11 +93,11 @@ class HullSurface:
             named = ", ".join(str(n) for n in sorted(wrong))
             context.warn(f"The silhouettes of views {named} contradict the others and were not used.")
             views = without(views, wrong)
-        return views
+            masks = silhouettes(views.rgba[..., 3], views.cameras)
+        return views, masks
 
-    def _hull(self, views: Views, options: SurfaceOptions) -> _Hull:
+    def _hull(self, views: Views, masks: Silhouettes, options: SurfaceOptions) -> _Hull:
         """The hull of the views; where they do not agree, as large as their outlines are on average."""
-        masks = silhouettes(np.ascontiguousarray(views.rgba[..., 3]), views.cameras)
         low, high = bounds_of(masks, views.cameras)
         cameras = views.cameras.take(masks.used)
         grid = field_of(masks, low, high, cells_for(masks, cameras, low, high, options.grid))
@@ -128,15 +128,21 @@ class HullSurface:
             context.note(confirmed_share=round(share, 4))
             return maps
 
-        matcher = Matcher(hull.views, *self._proxy(hull.grid, hull, context))
+        matcher = self._matcher(hull, context)
         grid = self._fused(hull, match(matcher, None, 0, "matching"), context)
         better = self._proxy(grid, hull, context)
         if self._disagree(hull.gap, options):
+            del matcher, grid  # of the views as they were
             rgba, moved = agreeing_pictures(hull.views.rgba, hull.views.cameras, *better, context.check)
             context.note(views_moved=round(moved, 3))
-            hull = self._hull(replace(hull.views, rgba=rgba), options)
-            matcher = Matcher(hull.views, *self._proxy(hull.grid, hull, context))
+            masks = silhouettes(rgba[..., 3], hull.views.cameras)
+            hull = self._hull(replace(hull.views, rgba=rgba), masks, options)
+            matcher = self._matcher(hull, context)
         return hull, self._fused(hull, match(matcher, better, 1, "matching again"), context)
+
+    def _matcher(self, hull: _Hull, context: StageContext) -> Matcher:
+        distance = hull.masks.distance if len(hull.cameras) == len(hull.views) else None
+        return Matcher(hull.views, *self._proxy(hull.grid, hull, context), distance)
 
     def _proxy(self, grid: Grid, hull: _Hull, context: StageContext) -> tuple[np.ndarray, np.ndarray]:
         return decimate(*self._surface(grid, hull, context), _PROXY_FACES, context.check)

@@ -190,24 +190,25 @@ def photographs_of(views: Views, world_from_cells: np.ndarray, middle: np.ndarra
     scale = min(1.0, _WORK_SIZE / max(height, width))
     size = round(width * scale), round(height * scale)
     cameras = views.cameras.resized(*size)
-    pictures, alphas = [], []
-    for rgba in views.rgba:
+    images = np.empty((len(views), size[1], size[0], 3), dtype=np.float32)
+    alphas = np.empty(images.shape[:3], dtype=np.float32)
+    for view, rgba in enumerate(views.rgba):
         alpha = rgba[..., 3:]
         both = np.concatenate([(rgba[..., :3] - 0.5) * alpha + 0.5, alpha], axis=-1)
         if size != (width, height):
             both = cv2.resize(both, size, interpolation=cv2.INTER_AREA)
-        pictures.append(cv2.GaussianBlur(np.ascontiguousarray(both[..., :3]), (0, 0), 0.7))
-        alphas.append(both[..., 3])
+        cv2.GaussianBlur(np.ascontiguousarray(both[..., :3]), (0, 0), 0.7, dst=images[view])
+        alphas[view] = both[..., 3]
     cells_from_world = np.linalg.inv(world_from_cells)
     centres = cameras.centres @ cells_from_world[:3, :3].T + cells_from_world[:3, 3]
     projection = (cameras.intrinsics @ cameras.camera_from_world[:, :3]) @ world_from_cells
     photographs = Photographs(
-        np.ascontiguousarray(pictures, dtype=np.float32),
+        images,
         np.ascontiguousarray(projection),
         np.ascontiguousarray(centres),
         neighbours(cameras, middle),
     )
-    return photographs, cameras, np.asarray(alphas)
+    return photographs, cameras, alphas
 
 
 def lines_onto(

@@ -125,9 +125,12 @@ def hollow_vessels(grid: Grid, views: Views, context: StageContext) -> Grid:
     if frame is None:
         return grid
     field, middle = frame.field, grid.origin + grid.cell * np.array(grid.field.shape) / 2
+    candidates = list(tops(frame.field))
+    if not candidates:
+        return grid
     photographs, cameras, alpha = photographs_of(views, frame.world_from_cells, middle)
     walls, guessed = [], False
-    for top in tops(frame.field):
+    for top in candidates:
         context.check()
         lines = lines_onto(frame.field, top, photographs, cameras, alpha, frame.world_from_cells, _PIXELS)
         scene = _scene_of(frame.field, top, photographs, lines)
