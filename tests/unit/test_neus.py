@@ -392,6 +392,7 @@ def reconstruct(views: Views, at: StageContext | None = None, **options):
     return surface.run(views=views, splats=one_splat(), options=settings, context=at), at
 
 
+@pytest.mark.slow
 def test_a_textured_ball_comes_back_round_at_its_size_and_place():
     shift = np.array([0.3, -0.1, 2.0])
     views = ball()
