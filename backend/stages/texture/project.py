@@ -104,7 +104,7 @@ def project_views(
     some = np.arange(0, len(texels), max(1, len(texels) // SAMPLES))
     levels = level_views(sample_views(texels.take(some), sources, extent), view_trust(views))
     painted = blend(texels, sources, view_scales(views), levels, extent, lambda: None)
-    return painted[:, [0, 1, 2, 4]], painted[:, 3]
+    return painted[:, [0, 1, 2, 4]], painted[:, 3].copy()  # not a window that keeps all of it
 
 
 def add_splats(
@@ -120,6 +120,7 @@ def add_splats(
     pictures = splat_views(splats, mesh, views, lambda view: progress("Looking at the Gaussians"))
     sources = prepare_sources(mesh, pictures, lambda view: None)
     count = len(pictures)
+    del pictures
     plain = np.zeros((count, 2, 3), dtype=np.float32)
     plain[:, 0] = 1
     painted = blend(texels, sources, np.ones(count, np.float32), plain, _extent(mesh), lambda: None)
