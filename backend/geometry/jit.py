@@ -23,3 +23,7 @@ kernel = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 
 inline_kernel = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, inline="always")
 """As `kernel`, inlined into its callers."""
+
+merged_kernel = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, forceinline=True)
+"""As `inline_kernel`, merged by LLVM. A callee that stays a call is bound to its own code in the process
+that compiles it and to the caller's copy in one that loads the cache: their last bits differ."""

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from backend.geometry.cameras import Cameras
-from backend.geometry.jit import kernel
+from backend.geometry.jit import kernel, merged_kernel
 from backend.geometry.parallel import bands
 
 STRIDE = 2
@@ -85,7 +85,7 @@ def relative_maps(cameras: Cameras, view: int, sources: np.ndarray) -> np.ndarra
     return maps
 
 
-@kernel
+@merged_kernel
 def _reference_patch(gray, distance, row, column, radius, values, weights):
     """Zero-mean weighted patch around a pixel: `values` = w (r - mean), `weights` = w, sum 1.
 
@@ -122,7 +122,7 @@ def _reference_patch(gray, distance, row, column, radius, values, weights):
     return variance
 
 
-@kernel
+@merged_kernel
 def _correlation(gray, values, weights, variance, radius, u, v, ux, uy, vx, vy, noise):
     """NCC of the reference patch with the source patch at (u, v), axes (ux, vx) and (uy, vy) a pixel.
 
@@ -154,7 +154,7 @@ def _correlation(gray, values, weights, variance, radius, u, v, ux, uy, vx, vy, 
     return covariance / np.sqrt((variance + noise) * (other + noise))
 
 
-@kernel
+@merged_kernel
 def _hypothesis(
     gray, distance, maps, sources, trust, shrink, values, weights, variance, radius,
     rx, ry, fx, fy, nx, ny, nz, depth, noise,
