@@ -156,7 +156,7 @@ class _Energy:
     def values(self, jacobian: np.ndarray) -> np.ndarray:
         """(C,), infinite for discs with a flipped triangle."""
         determinant = _determinant(jacobian)
-        with np.errstate(divide="ignore", over="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a collapsed one: 0 * inf
             each = np.einsum("fij,fij->f", jacobian, jacobian) * (1 + determinant**-2)
         each[determinant <= 0] = np.inf
         return np.bincount(self.owner, self.share * each, self.count)
