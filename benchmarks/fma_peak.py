@@ -5,7 +5,8 @@ import time
 import numpy as np
 
 from backend.geometry import jit
-from backend.geometry.simd import LANES, load, store
+from backend.geometry.simd import LANES
+from backend.geometry.simd_moves import load, store
 
 _ROUNDS = 1_000_000
 _u, _lanes = np.uint64, np.uint64(LANES)

@@ -19,22 +19,8 @@ costs was counted in instructions:
 import numpy as np
 
 from backend.geometry.jit import kernel
-from backend.geometry.simd import (
-    LANES,
-    aligned,
-    constant,
-    load,
-    load_rows,
-    lowest_bit,
-    power_of_two,
-    smaller,
-    some,
-    splat,
-    store,
-    store_rows,
-    totals,
-    where,
-)
+from backend.geometry.simd import LANES, constant, lowest_bit, power_of_two, smaller, some, splat, where
+from backend.geometry.simd_moves import aligned, load, load_rows, store, store_rows, totals
 from backend.geometry.splat_tiles import BLOCKS, TILE_HEIGHT
 
 _u = np.uint64

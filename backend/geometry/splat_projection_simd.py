@@ -8,25 +8,18 @@ import numpy as np
 
 from backend.geometry import harmonics as sh
 from backend.geometry.jit import kernel
-from backend.geometry.simd import (
-    LANES,
+from backend.geometry.simd import LANES, larger, logarithm, root, smaller, some, splat, where
+from backend.geometry.simd_moves import (
     aligned,
-    larger,
     load,
     load_quads,
     load_triples,
-    logarithm,
-    root,
-    smaller,
-    some,
-    splat,
     store,
     store_quads,
     store_triples,
     store_whole,
     totals,
     transpose,
-    where,
 )
 from backend.geometry.splat_projection import (
     ALPHA_MAX_RATIO,

@@ -6,19 +6,8 @@ The reach of an ellipse in eight columns of pixels is sixteen numbers, eight las
 import numpy as np
 
 from backend.geometry.jit import kernel
-from backend.geometry.simd import (
-    aligned,
-    constant,
-    larger,
-    load,
-    prefetch,
-    root,
-    rows_of_columns,
-    smaller,
-    store,
-    store_whole,
-    where,
-)
+from backend.geometry.simd import constant, larger, root, smaller, where
+from backend.geometry.simd_moves import aligned, load, prefetch, rows_of_columns, store, store_whole
 from backend.geometry.splat_projection import SCREEN, SCREEN_GRADIENT
 from backend.geometry.splat_tiles import BLOCKS, LOCAL, SLACK, TILE_HEIGHT
 

@@ -13,21 +13,24 @@ from backend.geometry import (
 from backend.geometry.jit import kernel
 from backend.geometry.simd import (
     LANES,
-    aligned,
     constant,
     larger,
-    load,
-    load_quads,
-    load_rows,
-    load_triples,
     logarithm,
     lowest_bit,
     power_of_two,
     root,
-    rows_of_columns,
     smaller,
     some,
     splat,
+    where,
+)
+from backend.geometry.simd_moves import (
+    aligned,
+    load,
+    load_quads,
+    load_rows,
+    load_triples,
+    rows_of_columns,
     store,
     store_quads,
     store_rows,
@@ -35,7 +38,6 @@ from backend.geometry.simd import (
     store_whole,
     totals,
     transpose,
-    where,
 )
 from backend.geometry.splat_projection import NOT_DRAWN
 from backend.geometry.splat_raster import Gaussians, render_gaussians
