@@ -1,8 +1,8 @@
 """`python -m tests`: the whole suite, in the environments it needs.
 
-Khronos' glTF validator is fetched where npm is. Then the backend's tests in this Python, then the add-on's
-tests in `.venv-blender`, an environment with the bpy module (made here when absent), because Blender's Python
-is its own. Arguments go to pytest.
+Khronos' glTF validator is fetched where npm is. Then the backend's tests in this Python, whole
+files beside each other on every core; then the add-on's tests in `.venv-blender`, an environment with the bpy
+module (made here when absent), because Blender's Python is its own. Arguments go to pytest.
 """
 
 import os
@@ -57,8 +57,9 @@ def _install_system_libraries() -> None:
 def main() -> int:
     arguments = sys.argv[1:] or ["-m", "not slow and not gpu and not quality"]
     install_gltf_validator()
+    workers = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"]
     first = subprocess.run(
-        [sys.executable, "-m", "pytest", "--ignore=tests/blender", *arguments], cwd=ROOT
+        [sys.executable, "-m", "pytest", "--ignore=tests/blender", *workers, *arguments], cwd=ROOT
     ).returncode
     python = _blender_python()
     if python is None:

@@ -6,3 +6,13 @@ import pytest
 @pytest.fixture(autouse=True)
 def private_store(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ORRERY_CACHE", str(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture
+def one_torch_thread():
+    """For small tensors: torch's threads would spend their time waiting for one another."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -17,14 +17,7 @@ from backend.geometry import mesh_nvdiffrast as cuda  # noqa: E402
 from backend.stages.texture import refine_cuda  # noqa: E402
 from tests.support import nvdiffrast_standin as standin  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The tensors here are small: threads would spend their time waiting for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def shape() -> trimesh.Trimesh:

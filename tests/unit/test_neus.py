@@ -41,13 +41,7 @@ from backend.stages.surface.neus.scene import make_scene  # noqa: E402
 TINY = replace(SMALL, levels=3, base_resolution=4, growth=1.5, log2_table=9, start_level=3)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The tensors here are small: threads would spend their time waiting for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def generator(seed: int = 0) -> torch.Generator:
