@@ -2,7 +2,7 @@
 
 import bpy
 
-from . import operators, panels, preferences, properties, session
+from . import operators, panels, preferences, properties, session, splats
 
 CLASSES = (
     preferences.OrreryPreferences,
@@ -17,12 +17,14 @@ def register() -> None:
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     properties.register()
+    splats.register()
     session.register()
 
 
 def unregister() -> None:
     """Called by Blender when the add-on is switched off, and when it quits."""
     session.unregister()
+    splats.unregister()
     properties.unregister()
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)

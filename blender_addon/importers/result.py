@@ -11,7 +11,7 @@ import numpy as np
 
 from .cameras import import_cameras
 from .mesh import import_mesh
-from .splats import import_splats, prepare_scene
+from ..splats.importing import import_splats, prepare_scene
 
 SHOW_MESH, SHOW_GAUSSIANS, SHOW_BOTH = "MESH", "GAUSSIANS", "BOTH"
 

@@ -11,7 +11,7 @@ from blender_addon.importers import result  # noqa: E402
 from blender_addon.importers.cameras import import_cameras  # noqa: E402
 from blender_addon.importers.mesh import import_mesh  # noqa: E402
 from blender_addon.importers.result import Placement, Provenance, import_result  # noqa: E402
-from blender_addon.importers.splats import import_splats  # noqa: E402
+from blender_addon.splats.importing import import_splats  # noqa: E402
 from shared_protocol.errors import InternalError, InvalidInput  # noqa: E402
 from tests.support import blender_files as files  # noqa: E402
 

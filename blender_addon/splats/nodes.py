@@ -14,8 +14,12 @@ import bpy
 
 GROUP = "Orrery Gaussians"
 MATERIAL = "Orrery Gaussian"
-BUILD = 1
+BUILD = 2
 """Raised when the nodes change: a group of an older build is replaced, not reused."""
+
+PREVIEW = "Preview"
+DRAWN, ELLIPSOIDS = "DRAWN", "ELLIPSOIDS"
+"""How the viewport shows an object: by the add-on's drawing, or by the nodes' solid ellipsoids."""
 
 SHELL = 3.0
 VIEWPORT_SHELL = 2.0
@@ -55,6 +59,41 @@ def add_modifier(item: bpy.types.Object, degree: int = 0) -> None:
         item.data.materials.append(material())
 
 
+def modifier_of(item: bpy.types.Object) -> bpy.types.NodesModifier | None:
+    """The modifier that shows this object's Gaussians."""
+    for modifier in item.modifiers:
+        if modifier.type == "NODES" and modifier.node_group and "orrery_build" in modifier.node_group:
+            return modifier
+    return None
+
+
+def display(item: bpy.types.Object) -> str:
+    """DRAWN or ELLIPSOIDS."""
+    modifier = modifier_of(item)
+    return ELLIPSOIDS if modifier is not None and input_of(modifier, PREVIEW) else DRAWN
+
+
+def set_display(item: bpy.types.Object, what: str) -> None:
+    """Choose how the viewport shows `item`."""
+    modifier = modifier_of(item)
+    if modifier is not None:
+        set_input(modifier, PREVIEW, what == ELLIPSOIDS)
+
+
+def input_of(modifier: bpy.types.NodesModifier, name: str) -> object:
+    """The value of a modifier's input; None where its group has no such input."""
+    socket = modifier.node_group.interface.items_tree.get(name)
+    return None if socket is None else modifier.get(socket.identifier, socket.default_value)
+
+
+def set_input(modifier: bpy.types.NodesModifier, name: str, value: object) -> None:
+    """Set a modifier's input, if its group has it."""
+    socket = modifier.node_group.interface.items_tree.get(name)
+    if socket is not None:
+        modifier[socket.identifier] = value
+        modifier.id_data.update_tag()
+
+
 class _Nodes:
     """Shorthand for building a node tree: each call adds a node, links its inputs, returns its output."""
 
@@ -77,6 +116,9 @@ class _Nodes:
 
     def math(self, operation: str, *values: object) -> bpy.types.NodeSocket:
         return self.node("ShaderNodeMath", dict(enumerate(values)), operation=operation).outputs[0]
+
+    def logic(self, operation: str, *values: object) -> bpy.types.NodeSocket:
+        return self.node("FunctionNodeBooleanMath", dict(enumerate(values)), operation=operation).outputs[0]
 
     def vector(self, operation: str, *values: object, output: str = "Vector") -> bpy.types.NodeSocket:
         node = self.node("ShaderNodeVectorMath", operation=operation)
@@ -110,12 +152,16 @@ def node_group(degree: int) -> bpy.types.NodeTree:
     tree.interface.new_socket("Geometry", in_out="INPUT", socket_type="NodeSocketGeometry")
     tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
     nodes = _Nodes(tree)
-    points = nodes.node("NodeGroupInput").outputs["Geometry"]
+    preview = tree.interface.new_socket(PREVIEW, in_out="INPUT", socket_type="NodeSocketBool")
+    preview.description = "Ellipsoids in the viewport, where the add-on does not draw the Gaussians"
+    inputs = nodes.node("NodeGroupInput").outputs
+    points = inputs["Geometry"]
+    viewport = nodes.node("GeometryNodeIsViewport").outputs[0]
 
     color = _linear(nodes, _encoded_color(nodes, degree))
     shell = nodes.node(
         "GeometryNodeSwitch",
-        {"Switch": nodes.node("GeometryNodeIsViewport").outputs[0], "False": SHELL, "True": VIEWPORT_SHELL},
+        {"Switch": viewport, "False": SHELL, "True": VIEWPORT_SHELL},
         input_type="FLOAT",
     ).outputs[0]
     points = nodes.store(points, COLOR, "FLOAT_COLOR", color)
@@ -132,7 +178,23 @@ def node_group(degree: int) -> bpy.types.NodeTree:
             "Scale": nodes.vector("SCALE", nodes.attribute("scale", "FLOAT_VECTOR"), shell),
         },
     ).outputs["Instances"]
-    nodes.node("NodeGroupOutput", {"Geometry": instances})
+    # Eight points of the bounding box: what the viewport needs to select and to frame the object.
+    corners = nodes.node(
+        "GeometryNodeDeleteGeometry",
+        {"Geometry": nodes.node("GeometryNodeBoundBox", {"Geometry": inputs["Geometry"]}).outputs[0]},
+        domain="EDGE",
+        mode="EDGE_FACE",
+    ).outputs[0]
+    shown = nodes.node(
+        "GeometryNodeSwitch",
+        {
+            "Switch": nodes.logic("AND", viewport, nodes.logic("NOT", inputs[PREVIEW])),
+            "False": instances,
+            "True": corners,
+        },
+        input_type="GEOMETRY",
+    ).outputs[0]
+    nodes.node("NodeGroupOutput", {"Geometry": shown})
     return tree
 
 

@@ -1,0 +1,199 @@
+"""Gaussians as points in the attribute layout of Blender 5.3's native type, on every version.
+
+    position           FLOAT_VECTOR  metres
+    scale              FLOAT_VECTOR  standard deviations, metres
+    rotation           QUATERNION    w, x, y, z
+    radiance:base      r, g, b of the constant harmonic, and opacity (FLOAT_COLOR below 5.3)
+    radiance:sh_0 ...  FLOAT_VECTOR  one a higher harmonic, INRIA order
+
+From 5.3 on that is a point cloud that Blender draws itself. Below, it is the vertices of a mesh: drawn in
+the viewport by `viewport`, in Cycles by the geometry nodes of `nodes`.
+
+Beside these stand the numbers as the file had them (logarithms, logits, quaternions of any length), since
+exp and its inverse do not bring every float32 back. `read_stored` takes them where they still belong to
+the activated ones, so that import and export leave every bit in place:
+
+    stored:log_scale FLOAT_VECTOR   stored:logit FLOAT   stored:rotation QUATERNION
+"""
+
+from collections.abc import Iterator
+
+import bpy
+import numpy as np
+
+from shared_protocol.splats.arrays import (
+    SplatArrays,
+    StoredSplats,
+    activate,
+    opacities_of,
+    store,
+    unit_quaternions,
+)
+
+from . import nodes
+
+MARK = "orrery_splat_layout"
+LAYOUT_VERSION = 2
+"""Stored on the object under `MARK`, so that a later version can upgrade an older file."""
+
+Data = bpy.types.Mesh | bpy.types.PointCloud
+
+_KINDS = {
+    "position": ("FLOAT_VECTOR", "vector", 3),
+    "scale": ("FLOAT_VECTOR", "vector", 3),
+    "rotation": ("QUATERNION", "value", 4),
+    "stored:log_scale": ("FLOAT_VECTOR", "vector", 3),
+    "stored:logit": ("FLOAT", "value", 1),
+    "stored:rotation": ("QUATERNION", "value", 4),
+}
+_FIELDS = {
+    "FLOAT_VECTOR": ("vector", 3),
+    "QUATERNION": ("value", 4),
+    "FLOAT": ("value", 1),
+    "FLOAT_COLOR": ("color", 4),
+    "FLOAT4": ("value", 4),
+}
+_CLOSE = 1e-6
+"""Relative difference up to which a stored number belongs to its activated one."""
+
+
+def is_splats(item: bpy.types.Object | None) -> bool:
+    """Whether this object holds Gaussians in this layout, whoever made it."""
+    if item is None or item.type not in ("MESH", "POINTCLOUD"):
+        return False
+    return MARK in item or (item.type == "POINTCLOUD" and "radiance:base" in item.data.attributes)
+
+
+def count(data: Data) -> int:
+    """Number of Gaussians."""
+    return len(data.vertices if isinstance(data, bpy.types.Mesh) else data.points)
+
+
+def degree(data: Data) -> int:
+    """Highest degree whose harmonics are all there, 0 to 3."""
+    return max(d for d in range(4) if all(coefficient(k) in data.attributes for k in range(1, (d + 1) ** 2)))
+
+
+def coefficient(index: int) -> str:
+    """Name of the attribute with harmonic `index`."""
+    return f"radiance:sh_{index - 1}" if index else "radiance:base"
+
+
+def values(data: Data, name: str) -> np.ndarray:
+    """(G, width) float32, a copy of one attribute; width is the attribute's."""
+    attribute = data.attributes[name]
+    field, width = _FIELDS[attribute.data_type]
+    result = np.empty((len(attribute.data), width), np.float32)
+    attribute.data.foreach_get(field, result.reshape(-1))
+    return result
+
+
+def put(data: Data, name: str, given: np.ndarray) -> None:
+    """Set one attribute of all Gaussians, made when it is not there."""
+    if name == "radiance:base":
+        kind = "FLOAT4" if native(data) else "FLOAT_COLOR"
+    else:
+        kind = _KINDS[name][0] if name in _KINDS else "FLOAT_VECTOR"
+    attribute = data.attributes.get(name) or data.attributes.new(name, kind, "POINT")
+    field, _ = _FIELDS[attribute.data_type]
+    attribute.data.foreach_set(field, np.ascontiguousarray(given, np.float32).reshape(-1))
+
+
+def native(data: Data) -> bool:
+    """Whether this is Blender's own type of Gaussians."""
+    return isinstance(data, bpy.types.PointCloud)
+
+
+def native_type() -> str:
+    """Identifier of the native Gaussian point-cloud type, "" where this Blender has none (below 5.3)."""
+    kind = bpy.types.PointCloud.bl_rna.properties.get("type")
+    if kind is None or not hasattr(bpy.types.PointCloud, "resize"):
+        return ""
+    return next((item.identifier for item in kind.enum_items if "SPLAT" in item.identifier), "")
+
+
+def new_data(name: str, size: int) -> Data:
+    """A data-block for `size` Gaussians, native where this Blender has the type."""
+    if kind := native_type():
+        cloud = bpy.data.pointclouds.new(name)
+        cloud.resize(size)
+        cloud.type = kind
+        return cloud
+    mesh = bpy.data.meshes.new(name)
+    mesh.vertices.add(size)
+    return mesh
+
+
+def fill(data: Data, stored: StoredSplats) -> Iterator[None]:
+    """Set all attributes, in steps: each sets one attribute."""
+    yield from _fill_stored(data, stored)
+    splats = activate(stored)
+    put(data, "position", splats.positions)
+    yield
+    put(data, "scale", splats.scales)
+    yield
+    put(data, "rotation", splats.rotations)
+    yield
+    base = np.empty((stored.count, 4), np.float32)
+    base[:, :3] = splats.harmonics[:, 0]
+    base[:, 3] = splats.opacities
+    put(data, "radiance:base", base)
+    yield
+    for index in range(1, splats.harmonics.shape[1]):
+        put(data, coefficient(index), splats.harmonics[:, index])
+        yield
+
+
+def _fill_stored(data: Data, stored: StoredSplats) -> Iterator[None]:
+    put(data, "stored:log_scale", stored.log_scales)
+    put(data, "stored:logit", stored.logits)
+    put(data, "stored:rotation", stored.rotations)
+    yield
+
+
+def new_object(name: str, data: Data, degree: int, collection: bpy.types.Collection) -> bpy.types.Object:
+    """An object that shows `data` as Gaussians."""
+    data.update_tag()
+    item = bpy.data.objects.new(name, data)
+    item[MARK] = LAYOUT_VERSION
+    collection.objects.link(item)
+    if not native(data):
+        nodes.add_modifier(item, degree)
+    return item
+
+
+def read_splats(data: Data) -> SplatArrays:
+    """The activated Gaussians of a data-block."""
+    base = values(data, "radiance:base")
+    harmonics = [base[:, :3], *(values(data, coefficient(k)) for k in range(1, (degree(data) + 1) ** 2))]
+    return SplatArrays(
+        values(data, "position"),
+        values(data, "scale"),
+        values(data, "rotation"),
+        np.ascontiguousarray(base[:, 3]),
+        np.stack(harmonics, axis=1),
+    )
+
+
+def read_stored(data: Data) -> StoredSplats:
+    """The Gaussians as a file holds them: bit for bit as they were read, where nothing changed them."""
+    splats = read_splats(data)
+    made = store(splats)
+    kept = {name: values(data, name) for name in _KINDS if name in data.attributes and ":" in name}
+    if len(kept) < 3:
+        return made
+    logits = kept["stored:logit"][:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        scales = np.exp(kept["stored:log_scale"])
+    same_scale = _close(scales, splats.scales).all(axis=1)[:, None]
+    same_opacity = np.abs(opacities_of(logits) - splats.opacities) <= _CLOSE
+    same_turn = _close(unit_quaternions(kept["stored:rotation"]), splats.rotations).all(axis=1)[:, None]
+    return made._replace(
+        log_scales=np.where(same_scale, kept["stored:log_scale"], made.log_scales),
+        logits=np.where(same_opacity, logits, made.logits),
+        rotations=np.where(same_turn, kept["stored:rotation"], made.rotations),
+    )
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (np.abs(a - b) <= _CLOSE * np.abs(b)) | (a == b)
