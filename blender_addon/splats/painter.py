@@ -63,6 +63,7 @@ def paint(
         buffer.clear(color=(0.0, 0.0, 0.0, 0.0))
         if not count or not atlas.drawable:
             return
+        placement = _placement(view, atlas, instances)  # a shader does not keep its textures alive
         shader = shaders.splat_shader()
         shader.bind()
         p = view.projection
@@ -73,7 +74,7 @@ def paint(
         shader.uniform_float("depth_terms", (p[2, 2], p[2, 3], p[3, 2], p[3, 3]))
         shader.uniform_int("count", (count,))
         shader.uniform_sampler("order", order)
-        shader.uniform_sampler("placement", _placement(view, atlas, instances))
+        shader.uniform_sampler("placement", placement)
         shader.uniform_sampler("geometry", atlas.geometry)
         for number, name in enumerate(shaders.COLORS):
             shader.uniform_sampler(name, atlas.colors[min(number, len(atlas.colors) - 1)])

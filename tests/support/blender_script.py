@@ -1,4 +1,4 @@
-"""Run a function of a test in Blender's real window; a program of its own, under Xvfb.
+"""Run a function of a test in Blender's real window, with the add-on's Gaussians; under Xvfb.
 
     python -m tests.support.blender_script FOLDER MODULE:FUNCTION
 
@@ -25,13 +25,10 @@ def main(folder: Path, target: str) -> None:
     except (HarnessError, subprocess.CalledProcessError) as error:
         report(harness=str(error))
         return
-    import blender_addon
-    from blender_addon import preferences, session
+    from blender_addon import splats
 
-    preferences.Defaults.auto_start = False
-    session.user_folder = lambda: folder / "user"
     bpy.context.preferences.view.show_splash = False
-    blender_addon.register()
+    splats.register()
     module, _, name = target.partition(":")
     steps = getattr(importlib.import_module(module), name)(bpy, folder)
 
