@@ -99,9 +99,7 @@ def _project(splats, matrix, view_from_world, projection, width, height, filtere
         center = (1 - p[:2, 2]) * screen
         margin = 0.3 * screen / focal
         away = -seen[:, 2:]
-        slope = np.clip(
-            seen[:, :2] / away, -center / focal - margin, (2 * screen - center) / focal + margin
-        )
+        slope = np.clip(seen[:, :2] / away, -center / focal - margin, (2 * screen - center) / focal + margin)
         jacobian[:, 0, 0], jacobian[:, 1, 1] = (focal / away).T
         jacobian[:, :, 2] = focal * slope / away
         eye = np.linalg.inv(view)[:3, 3]
@@ -116,9 +114,7 @@ def _project(splats, matrix, view_from_world, projection, width, height, filtere
     low_passed = covariances + 0.3 * np.eye(2)
     opacities = np.asarray(splats.opacities, np.float64)[keep]
     if filtered:
-        opacities = opacities * np.sqrt(
-            np.maximum(np.linalg.det(covariances), 0) / np.linalg.det(low_passed)
-        )
+        opacities = opacities * np.sqrt(np.maximum(np.linalg.det(covariances), 0) / np.linalg.det(low_passed))
     harmonics = np.asarray(splats.harmonics, np.float64)[keep]
     weights = basis(rays)[:, : harmonics.shape[1]]
     colors = np.maximum(0.5 + np.einsum("gk,gkc->gc", weights, harmonics), 0)
