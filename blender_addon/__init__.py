@@ -2,7 +2,7 @@
 
 import bpy
 
-from . import operators, panels, preferences, properties, session, splats
+from . import operators, panels, preferences, properties, session, splats, thumbnails
 
 CLASSES = (
     preferences.OrreryPreferences,
@@ -24,6 +24,7 @@ def register() -> None:
 def unregister() -> None:
     """Called by Blender when the add-on is switched off, and when it quits."""
     session.unregister()
+    thumbnails.unregister()
     splats.unregister()
     properties.unregister()
     for cls in reversed(CLASSES):

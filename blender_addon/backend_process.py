@@ -9,18 +9,17 @@ from pathlib import Path
 
 from shared_protocol.errors import NotReachable
 
-REMEDY = (
-    "Install the backend as its README says, and name the Python it is installed in under "
-    "Edit > Preferences > Add-ons > Orrery."
-)
+REMEDY = "Install the backend here, or name a Python that has it under Edit > Preferences > Add-ons > Orrery."
 CHECK_SECONDS = 20.0
+IDLE_SECONDS = 60
+"""A backend that this Blender started ends so long after its last job and its last client."""
 LOG_TAIL = 600
 """Characters of the backend's last output that go into an error."""
 
 
 @dataclass
 class BackendProcess:
-    """A backend that this Blender started; it ends by itself when Blender does."""
+    """A backend that this Blender started. Left alone, it finishes its jobs and ends by itself."""
 
     process: subprocess.Popen
     log: Path
@@ -52,17 +51,28 @@ class BackendProcess:
             self.process.wait()
 
 
-def start_backend(preference: str, log_folder: Path, state: Path | None = None) -> BackendProcess:
-    """Start `python -m backend serve` as a child that ends with this process.
+def start_backend(
+    preference: str,
+    log_folder: Path,
+    state: Path | None = None,
+    installed: str = "",
+    environment: dict[str, str] | None = None,
+) -> BackendProcess:
+    """Start `python -m backend serve`; it ends a while after its last job and its last client.
 
-    state  folder for its connection file and jobs, where it is not the usual one
+    It is not tied to this process: a job goes on when Blender is closed or crashes, and is found again.
+
+    state        folder for its connection file and jobs, where it is not the usual one
+    installed    folder of a backend that the add-on installed
+    environment  names and values it gets beside ours
 
     Raises NotReachable, naming every Python tried, when none has the backend.
     """
     log_folder.mkdir(parents=True, exist_ok=True)
-    python = find_python(preference, log_folder)
-    command = [*python, "-m", "backend", "serve", "--exit-with-parent", str(os.getpid())]
+    python = find_python(preference, log_folder, installed)
+    command = [*python, "-m", "backend", "serve", "--idle-exit", str(IDLE_SECONDS)]
     log = log_folder / "backend.log"
+    extra = (environment or {}) | ({"ORRERY_STATE": str(state)} if state else {})
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -70,22 +80,26 @@ def start_backend(preference: str, log_folder: Path, state: Path | None = None) 
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=log_folder,
-            env={**os.environ, "ORRERY_STATE": str(state)} if state else None,
-            **_hidden_window(),
+            env={**os.environ, **extra},
+            start_new_session=os.name != "nt",  # Ctrl-C in Blender's terminal is not meant for it
+            **hidden_window(),
         )
     return BackendProcess(process, log, command)
 
 
-def find_python(preference: str, folder: Path) -> list[str]:
-    """The command of the first Python that has the backend: the preference, ORRERY_PYTHON, then PATH.
+def find_python(preference: str, folder: Path, installed: str = "") -> list[str]:
+    """The command of the first Python that has the backend.
 
-    A preference that does not work is an error, not passed over: the user chose it.
+    The preference; the backend that the add-on installed; ORRERY_PYTHON; then what is on PATH. A
+    preference that does not work is an error, not passed over: the user chose it.
 
     folder  where it is run; Python also imports from its working folder, and Blender's may be anything
     """
     tried = []
     chosen = preference.strip()
-    candidates = [chosen] if chosen else [os.environ.get("ORRERY_PYTHON", ""), "python3", "python"]
+    usual = [os.environ.get("ORRERY_PYTHON", ""), "python3", "python"]
+    own = venv_python(Path(installed)) if installed else None
+    candidates = [chosen] if chosen else [*([str(own)] if own and own.exists() else []), *usual]
     for candidate in candidates:
         command = _split(candidate)
         if not command:
@@ -97,6 +111,11 @@ def find_python(preference: str, folder: Path) -> list[str]:
     raise NotReachable(
         f"no Python with the backend was found; tried {', '.join(tried) or 'none'}", remedy=REMEDY
     )
+
+
+def venv_python(folder: Path) -> Path:
+    """The interpreter of a virtual environment."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def _split(text: str) -> list[str]:
@@ -119,7 +138,7 @@ def _why_not(command: list[str], folder: Path) -> str:
             cwd=folder,
             timeout=CHECK_SECONDS,
             check=False,
-            **_hidden_window(),
+            **hidden_window(),
         )
     except subprocess.TimeoutExpired:
         return "does not answer"
@@ -128,6 +147,6 @@ def _why_not(command: list[str], folder: Path) -> str:
     return "" if outcome.returncode == 0 else "has no backend installed"
 
 
-def _hidden_window() -> dict[str, int]:
+def hidden_window() -> dict[str, int]:
     """On Windows a child of a windowed program would open a console."""
     return {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}

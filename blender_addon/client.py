@@ -6,18 +6,28 @@ The main thread leaves commands in a queue and takes `Update`s out of another; i
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from shared_protocol.errors import InternalError, OrreryError
+from shared_protocol import messages
+from shared_protocol.errors import InternalError, NotReachable, OrreryError
+from shared_protocol.messages import Message
 
+from . import history
 from .connection import Connection, Place
 from .job_run import JobRun
 from .jobs import Link, Update
+from .sending import Order
 
 POLL_SECONDS = 0.05
 """The longest a command waits for the thread to look up from the socket."""
 
+LIST_SECONDS = 3.0
+"""How often the backend's list of jobs is asked for while one of ours goes on."""
+
+LISTED_JOBS = 50
 CLOSE_SECONDS = 5.0
 
 
@@ -31,29 +41,58 @@ class Client:
         self._stopping = threading.Event()
         self._connection = Connection(self._publish_link)
         self._runs: dict[str, JobRun] = {}
+        self._listed = 0.0
+        self._stop_backend = True
 
     def connect(self, place: Place) -> None:
         """Reach the backend of this place, or start one."""
         self._do(lambda: self._connection.open(place))
 
-    def submit(
-        self,
-        place: Place,
-        job: str,
-        name: str,
-        read: Callable[[], bytes],
-        settings: dict[str, Any],
-        seed: int,
-    ) -> None:
-        """Send a job; `read` gives the picture's bytes and is called on the client's thread.
+    def look(self, place: Place) -> None:
+        """Reach the backend of this place if it runs; no error, and none is started, where it does not."""
+        self._do(lambda: self._look(place))
 
-        settings  {"quality": ..., "engines": {stage: engine}, "options": {"stage.field": value}}
-        """
-        self._do(lambda: self._submit(place, JobRun(job, name, read, settings, seed)))
+    def rejoin(self, place: Place) -> None:
+        """Connect anew if connected; jobs go on where they are."""
+        self._do(lambda: (self._connection.drop(), self._look(place)))
+
+    def disconnect(self, stop: bool = False) -> None:
+        """Leave the backend; `stop` ends it, if this Blender started it or it is asked to."""
+        self._do(lambda: self._disconnect(stop))
+
+    def submit(self, place: Place, job: str, order: Order) -> None:
+        """Send a job; the order's pictures are read on the client's thread."""
+        self._do(lambda: self._begin(place, JobRun(job, order)))
+
+    def adopt(self, place: Place, job: str) -> None:
+        """Follow a job that the backend has already, to its result."""
+        self._do(lambda: self._begin(place, JobRun(job, None)))
 
     def cancel(self, job: str) -> None:
         """Stop a job."""
         self._do(lambda: self._runs[job].cancel() if job in self._runs else None)
+
+    def tell(self, message: Message) -> None:
+        """Send an order whose effect the next list of jobs shows: pause, resume, move."""
+        self._do(lambda: self._tell(message))
+
+    def load(self, folder: Path) -> None:
+        """Read the history; comes as an update of kind "history"."""
+        self._do(
+            lambda: self._publish("history", {"jobs": history.load(folder), "hidden": history.hidden(folder)})
+        )
+
+    def save(self, folder: Path, plain: dict[str, Any]) -> None:
+        """Write one job into the history."""
+        self._do(lambda: self._quietly(lambda: history.save(folder, plain)))
+
+    def forget(self, folder: Path, job: str) -> None:
+        """Delete what is kept of a job."""
+        self._do(lambda: self._quietly(lambda: history.forget(folder, job)))
+
+    def job_log(self, job: str) -> None:
+        """What the backend logged of a job; comes as an update of kind "log"."""
+        self._do(lambda: self._ask_log(job, b""))
 
     def next_update(self) -> Update | None:
         """The oldest piece of news not taken yet."""
@@ -61,8 +100,9 @@ class Client:
             return self._updates.get_nowait()
         return None
 
-    def close(self) -> None:
-        """End the thread, and the backend it started."""
+    def close(self, stop_backend: bool = True) -> None:
+        """End the thread when its commands are done; and the backend it started, or leave that to end."""
+        self._stop_backend = stop_backend
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
@@ -83,8 +123,12 @@ class Client:
                     self._guarded(self._commands.get())
                 self._guarded(lambda: self._connection.step(POLL_SECONDS, wanted=bool(self._runs)))
                 self._runs = {name: run for name, run in self._runs.items() if not run.over}
+                if self._runs and time.monotonic() - self._listed > LIST_SECONDS:
+                    self._guarded(self._list)
+            while not self._commands.empty():
+                self._guarded(self._commands.get())  # what was to be written is written
         finally:
-            self._connection.close()
+            self._connection.close(self._stop_backend)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """A mistake of ours must not end the thread in silence: the panel shows it."""
@@ -97,12 +141,59 @@ class Client:
             self._fail_all(InternalError(f"the add-on's client stumbled: {error!r}"))
             self._connection.drop()
 
-    def _submit(self, place: Place, run: JobRun) -> None:
+    @staticmethod
+    def _quietly(action: Callable[[], None]) -> None:
+        """The history is a convenience: a disk that refuses it must not stop a job."""
+        with contextlib.suppress(OSError):
+            action()
+
+    def _look(self, place: Place) -> None:
+        with contextlib.suppress(NotReachable):
+            self._connection.open(place, may_start=False)
+
+    def _disconnect(self, stop: bool) -> None:
+        if stop and self._connection.ready:
+            self._connection.tell(messages.Shutdown())
+            self._connection.step(POLL_SECONDS, wanted=False)
+        self._connection.drop()
+        self._fail_all(NotReachable("the backend was stopped", remedy="Start it again, and retry."))
+
+    def _begin(self, place: Place, run: JobRun) -> None:
+        if run.job in self._runs:
+            return
         self._runs[run.job] = run
         run.begin(self._connection, place.folder, lambda changes: self._publish("job", changes, run.job))
         self._connection.open(place)
         if self._connection.ready:
             run.resume()
+
+    def _tell(self, message: Message) -> None:
+        if self._connection.ready:
+            self._connection.send(message, lambda *_: self._list())
+
+    def _list(self) -> None:
+        """Ask for the newest jobs and for the state of the queue."""
+        self._listed = time.monotonic()
+        if self._connection.ready:
+            self._connection.send(messages.ListJobs((), LISTED_JOBS), self._on_list)
+            self._connection.send(messages.GetStatus(), self._on_list)
+
+    def _on_list(self, message: Message, _: bytes | None) -> None:
+        if isinstance(message, messages.Jobs):
+            self._publish("jobs", {"records": message.records})
+        elif isinstance(message, messages.Status):
+            self._publish("link", {"paused": message.paused})
+
+    def _ask_log(self, job: str, before: bytes) -> None:
+        def on_piece(message: Message, buffer: bytes | None) -> None:
+            text = before + bytes(buffer or b"")
+            if isinstance(message, messages.Log) and buffer and len(text) < message.size:
+                self._ask_log(job, text)
+            else:
+                self._publish("log", {"text": text.decode("utf-8", "replace")}, job)
+
+        if self._connection.ready:
+            self._connection.send(messages.GetLog(job, len(before)), on_piece)
 
     def _fail_all(self, error: OrreryError) -> None:
         for run in self._runs.values():
@@ -115,6 +206,7 @@ class Client:
         if changes.get("link") is Link.READY:
             for run in list(self._runs.values()):
                 run.resume()
+            self._list()
 
     def _publish(self, kind: str, changes: dict[str, Any], job: str = "") -> None:
         self._updates.put(Update(kind, changes, job))

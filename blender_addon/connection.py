@@ -42,6 +42,8 @@ class Place:
     connection_file  empty for the usual place
     online           whether Blender may reach beyond this machine
     folder           for results and logs
+    backend          folder of a backend that the add-on installed, empty for none
+    environment      names and values that a backend started here gets beside Blender's own
     """
 
     python: str
@@ -49,6 +51,8 @@ class Place:
     connection_file: str
     folder: Path
     online: bool = False
+    backend: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 class Connection:
@@ -56,6 +60,7 @@ class Connection:
 
     def __init__(self, on_link: Callable[[dict[str, Any]], None]) -> None:
         self.limits = messages.Limits()
+        self.features: tuple[str, ...] = ()
         self._on_link = on_link
         self._context: zmq.Context | None = None
         self._socket: zmq.Socket | None = None
@@ -75,7 +80,7 @@ class Connection:
         """Whether the daemon has answered our hello."""
         return self._link is Link.READY
 
-    def open(self, place: Place) -> None:
+    def open(self, place: Place, may_start: bool = True) -> None:
         """Begin to connect unless that is done or under way; `step` carries it on.
 
         Raises NotReachable when no backend runs and none can be started.
@@ -84,7 +89,7 @@ class Connection:
         if self._link in (Link.READY, Link.CONNECTING, Link.STARTING):
             return
         self._pause, self._again = FIRST_PAUSE, False
-        self._reach()
+        self._reach(may_start)
 
     def send(self, message: Message, handler: Handler, buffer: bytes | memoryview | None = None) -> int:
         """Send a request; `handler` gets what answers it until `forget`. Returns its number."""
@@ -129,15 +134,15 @@ class Connection:
         self._close_socket()
         self._set(Link.OFF)
 
-    def close(self) -> None:
-        """End everything, the backend that was started here too."""
+    def close(self, stop_backend: bool = True) -> None:
+        """End everything, the backend that was started here too; or leave it to finish its jobs."""
         self._close_socket()
         if self._context is not None:
             self._context.term()
             self._context = None
-        if self._backend is not None:
+        if self._backend is not None and stop_backend:
             self._backend.stop()
-            self._backend = None
+        self._backend = None
 
     # ---- reaching the daemon
 
@@ -148,17 +153,20 @@ class Connection:
         path = Path(chosen).expanduser()
         return path.parent if path.suffix == ".json" else path
 
-    def _reach(self) -> None:
+    def _reach(self, may_start: bool = True) -> None:
         if self._backend is not None:
             self._backend.running()  # takes notice of its end: a dead child still has a process id
         try:
             self._connect(read_endpoint(self._folder()))
         except NotReachable:
-            if not self._place.auto_start:
+            if not (self._place.auto_start and may_start):
                 self._set(Link.OFF)
                 raise
             self._set(Link.STARTING)
-            self._backend = start_backend(self._place.python, self._place.folder, self._folder())
+            place = self._place
+            self._backend = start_backend(
+                place.python, place.folder, self._folder(), place.backend, dict(place.environment)
+            )
             self._deadline = time.monotonic() + START_SECONDS
 
     def _reach_again(self) -> None:
@@ -209,7 +217,7 @@ class Connection:
             raise message.failure.error()
         if not isinstance(message, messages.HelloReply):
             return
-        self.limits, self._boot = message.limits, message.boot
+        self.limits, self.features, self._boot = message.limits, message.features, message.boot
         self._heard = self._pinged = time.monotonic()
         self._pause, self._again = FIRST_PAUSE, False
         host = urlsplit(self._endpoint.address).hostname
@@ -217,7 +225,10 @@ class Connection:
         self._set(
             Link.READY,
             server=f"{message.product.capitalize()} {message.version} {where}",
+            version=message.version,
+            host="" if host in LOOPBACK else host,
             engines=tuple(messages.to_plain(engine) for engine in message.engines),
+            recipes=message.recipes,
             error=None,
         )
 

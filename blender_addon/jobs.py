@@ -1,4 +1,4 @@
-"""The jobs of this session and the state of the connection, as the panel shows them; no bpy.
+"""The jobs and the state of the connection, as the panels show them; no bpy.
 
 Only the main thread touches these objects: the client's thread sends `Update`s, `JobList.apply` takes
 them in.
@@ -13,7 +13,7 @@ from shared_protocol.errors import OrreryError
 
 
 class State(Enum):
-    """What a job is doing. The last four are final."""
+    """What a job is doing."""
 
     SENDING = "sending the picture"
     QUEUED = "waiting for its turn"
@@ -21,12 +21,20 @@ class State(Enum):
     CANCELLING = "cancelling"
     RECEIVING = "receiving the result"
     RECEIVED = "ready to import"
+    IMPORTING = "putting it into the scene"
     IMPORTED = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    AWAY = "was going on when Blender was closed"
+    STORED = "its result is at the backend"
 
 
 FINAL = {State.IMPORTED, State.FAILED, State.CANCELLED}
+"""Nothing more happens by itself, and late news is passed over."""
+
+GOING_ON = {
+    State.SENDING, State.QUEUED, State.RUNNING, State.CANCELLING, State.RECEIVING, State.IMPORTING,
+}  # fmt: skip
 
 
 class Link(Enum):
@@ -43,9 +51,9 @@ class Link(Enum):
 class Update:
     """News from the client's thread.
 
-    kind     "link" | "hello" | "job" | "engines"
+    kind     "link" | "job" | "jobs" | "history"
     job      name of the job, for "job"
-    changes  fields of `Job`, or of `JobList` for the other kinds
+    changes  fields of `Job`, or of `JobList` for "link"; {"records": ...} or {"jobs": ...} for the others
     """
 
     kind: str
@@ -57,7 +65,18 @@ class Update:
 class Job:
     """One job: what was asked, how far it is, what came of it.
 
+    recipe       what the backend makes of the inputs
+    client       who sent it, where that was not this Blender
+    group        jobs that were sent together, to choose from
+    created, started  seconds since 1970, 0 while unknown
+    inputs       names of the pictures kept in its folder, for another try
     done, total  steps of the current stage (0, 0 while unknown)
+    stage_began  seconds since 1970
+    stage_seconds  stage -> seconds it took, of the finished ones; stages taken from the store count 0
+    reused       stages whose stored result is taken
+    position     in the queue, 0 is next, -1 unknown
+    previews     name -> its pictures, the newest last
+    offered      found again from an earlier Blender: its result is not imported by itself
     fraction_received  0..1 of the result's bytes
     folder       where the result's files lie, once received
     """
@@ -67,12 +86,24 @@ class Job:
     seed: int
     settings: dict[str, Any] = field(default_factory=dict)
     state: State = State.SENDING
+    recipe: str = "image_to_3d"
+    client: str = ""
+    group: str = ""
+    created: float = 0.0
+    started: float = 0.0
+    inputs: tuple[str, ...] = ()
     stage: str = ""
     index: int = 0
     stages: int = 0
     done: int = 0
     total: int = 0
     text: str = ""
+    stage_began: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    reused: tuple[str, ...] = ()
+    position: int = -1
+    previews: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    offered: bool = False
     fraction_received: float = 0.0
     folder: Path | None = None
     error: OrreryError | None = None
@@ -85,9 +116,14 @@ class Job:
         return self.state in FINAL
 
     @property
+    def going_on(self) -> bool:
+        """It changes by itself; one that waits for the user does not."""
+        return self.state in GOING_ON or (self.state is State.RECEIVED and not self.offered)
+
+    @property
     def fraction(self) -> float:
         """0..1 over the whole job: the stages count alike."""
-        if self.state in (State.RECEIVED, State.IMPORTED):
+        if self.state in (State.RECEIVED, State.IMPORTING, State.IMPORTED):
             return 1.0
         if self.state is State.RECEIVING:
             return self.fraction_received
@@ -99,36 +135,60 @@ class Job:
 
 @dataclass
 class JobList:
-    """All jobs of this session, newest last, and the connection.
+    """All jobs that are remembered, newest last, and the connection.
 
     server   product, version and address of the backend, in words
+    version  of the backend, "" while unknown
     engines  one dict an engine: stage, name, ready, reason, remedy, summary
+    recipes  what the backend can be asked for
+    paused   no waiting job is begun
+    host     where the backend is, "" for this machine
+    hidden   ids of jobs that the user deleted: the backend may still list them
     error    why there is no connection
     """
 
     jobs: dict[str, Job] = field(default_factory=dict)
     link: Link = Link.OFF
     server: str = ""
+    version: str = ""
     engines: tuple[dict[str, Any], ...] = ()
+    recipes: tuple[str, ...] = ()
+    paused: bool = False
+    host: str = ""
+    hidden: set[str] = field(default_factory=set)
     error: OrreryError | None = None
 
     @property
     def active(self) -> Job | None:
         """The newest job that is still going on."""
-        return next((job for job in reversed(self.jobs.values()) if not job.final), None)
+        return next((job for job in reversed(self.jobs.values()) if job.going_on), None)
+
+    @property
+    def queue(self) -> list[Job]:
+        """The jobs that go on, the oldest first."""
+        return [job for job in self.jobs.values() if job.going_on]
 
     @property
     def latest(self) -> Job | None:
-        """The newest job."""
-        return next(reversed(self.jobs.values()), None)
+        """The newest job of this Blender."""
+        return next((job for job in reversed(self.jobs.values()) if not job.client), None)
 
     def add(self, job: Job) -> None:
         """Remember a job."""
         self.jobs[job.id] = job
 
+    def take_in(self, jobs: list[Job]) -> None:
+        """Remember older jobs beside those that are known."""
+        known = {**{job.id: job for job in jobs}, **self.jobs}
+        self.jobs = {job.id: job for job in sorted(known.values(), key=lambda job: job.created)}
+
+    def away(self) -> list[Job]:
+        """Jobs of an earlier Blender that the backend has not been asked about."""
+        return [job for job in self.jobs.values() if job.state is State.AWAY]
+
     def to_import(self) -> list[Job]:
-        """Jobs whose result has arrived and is not in the scene yet."""
-        return [job for job in self.jobs.values() if job.state is State.RECEIVED]
+        """Jobs whose result has arrived and is to be put into the scene by itself."""
+        return [job for job in self.jobs.values() if job.state is State.RECEIVED and not job.offered]
 
     def apply(self, update: Update) -> None:
         """Take in one piece of news; news for a finished or unknown job is old and is passed over."""

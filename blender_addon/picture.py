@@ -37,6 +37,11 @@ def from_file(path_text: str) -> tuple[str, Callable[[], bytes]]:
     return path.stem, lambda: _read(path)
 
 
+def file_name(path_text: str) -> str:
+    """The name that the backend is told."""
+    return Path(bpy.path.abspath(path_text)).name
+
+
 def from_image(image: bpy.types.Image | None) -> tuple[str, Callable[[], bytes]]:
     """(name, reader) of an image datablock: its file's bytes while unchanged, else its pixels as PNG.
 

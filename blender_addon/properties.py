@@ -4,13 +4,15 @@ from typing import Any
 
 import bpy
 
-from .importers.result import SHOW_BOTH, SHOW_GAUSSIANS, SHOW_MESH, Placement
+from .importers import reference
+from .importers.result import AT_CURSOR, AT_ORIGIN, SHOW_BOTH, SHOW_GAUSSIANS, SHOW_MESH, Placement
 
 STAGES = ("matting", "orbit", "refine", "splats", "surface", "texture", "export")
 """Stages whose engine can be chosen, in the order of the recipe."""
 
 STAGE_LABELS = {
     "matting": "Cut-out",
+    "arrange": "Views in place",
     "orbit": "Views around",
     "refine": "Refinement",
     "splats": "Gaussians",
@@ -23,11 +25,17 @@ AUTO = "auto"
 LEAST_FACES = 100
 """The backend makes no coarser mesh."""
 
-FROM_FILE, FROM_IMAGE = "FILE", "IMAGE"
+FROM_FILE, FROM_IMAGE, FROM_SIDES, FROM_TEXT = "FILE", "IMAGE", "SIDES", "TEXT"
+
+SIDES = ("front", "right", "back", "left")
+"""As Blender's own views of those names: `right` is seen from +X."""
+
+TEXTURE_SIZES = ("0", "512", "1024", "2048", "4096")
+"""0 leaves it to the quality."""
 
 _SHOW_ITEMS = (
     (SHOW_MESH, "Mesh", "Show the textured mesh", "MESH_DATA", 0),
-    (SHOW_GAUSSIANS, "Gaussians", "Show the Gaussians (Cycles)", "POINTCLOUD_DATA", 1),
+    (SHOW_GAUSSIANS, "Gaussians", "Show the Gaussians", "POINTCLOUD_DATA", 1),
     (SHOW_BOTH, "Both", "Show both; they overlap", "OVERLAY", 2),
 )
 
@@ -36,20 +44,33 @@ def _engine() -> Any:
     return bpy.props.StringProperty(name="Engine", description="How this stage is done", default=AUTO)
 
 
+def _side(name: str) -> Any:
+    return bpy.props.PointerProperty(
+        name=name, description=f"The object as Blender's {name.lower()} view shows it", type=bpy.types.Image
+    )
+
+
 class OrrerySettings(bpy.types.PropertyGroup):
-    """The settings of *Generate 3D from Image*."""
+    """The settings of *Generate*."""
 
     source: bpy.props.EnumProperty(
         name="Source",
         items=(
             (FROM_FILE, "File", "A picture file", "FILE_FOLDER", 0),
             (FROM_IMAGE, "Image", "An image already in Blender", "IMAGE_DATA", 1),
+            (FROM_SIDES, "Sides", "Several views of one object: front, right, back, left", "VIEW_ORTHO", 2),
+            (FROM_TEXT, "Text", "A description, where an engine takes one", "TEXT", 3),
         ),
     )
     path: bpy.props.StringProperty(
         name="Picture", description="A picture of one object (PNG, JPEG, WebP ...)", subtype="FILE_PATH"
     )
     image: bpy.props.PointerProperty(name="Image", description="An image of one object", type=bpy.types.Image)
+    side_front: _side("Front")
+    side_right: _side("Right")
+    side_back: _side("Back")
+    side_left: _side("Left")
+    prompt: bpy.props.StringProperty(name="Text", description="What to make, in words")
     quality: bpy.props.EnumProperty(
         name="Quality",
         items=(
@@ -61,6 +82,13 @@ class OrrerySettings(bpy.types.PropertyGroup):
     )
     seed: bpy.props.IntProperty(
         name="Seed", description="The same seed and picture give the same result", min=0, max=2**31 - 1
+    )
+    variations: bpy.props.IntProperty(
+        name="Variations",
+        description="So many results with seeds one after the other, to choose from as thumbnails",
+        min=1,
+        max=8,
+        default=1,
     )
     faces: bpy.props.IntProperty(
         name="Triangles", description="Budget of the mesh; 0 leaves it to the quality", min=0, max=500_000
@@ -74,6 +102,11 @@ class OrrerySettings(bpy.types.PropertyGroup):
         min=0,
         max=4,
     )
+    texture_size: bpy.props.EnumProperty(
+        name="Texture",
+        description="Edge of the texture, pixels",
+        items=[(size, f"{size} px" if size != "0" else "By Quality", "") for size in TEXTURE_SIZES],
+    )
     normal_map: bpy.props.BoolProperty(
         name="Normal Map", description="Bake what the triangle budget took away into a normal map"
     )
@@ -81,11 +114,55 @@ class OrrerySettings(bpy.types.PropertyGroup):
         name="Remove Lighting",
         description="Take the smooth part of the lighting out of the colours and guess a roughness",
     )
+    at: bpy.props.EnumProperty(
+        name="Place",
+        items=(
+            (AT_ORIGIN, "Origin", "At the world's origin", "WORLD", 0),
+            (AT_CURSOR, "3D Cursor", "At the 3D cursor", "PIVOT_CURSOR", 1),
+        ),
+    )
+    size: bpy.props.FloatProperty(
+        name="Size",
+        description="Longest side of the result; 0 leaves it as it was made, about a metre",
+        min=0.0,
+        soft_max=10.0,
+        subtype="DISTANCE",
+    )
     floor: bpy.props.BoolProperty(
-        name="Stand on Floor", description="Lift the result so that it stands at height 0", default=True
+        name="Stand on Floor",
+        description="The base of the result is at the height of its place",
+        default=True,
     )
     cameras: bpy.props.BoolProperty(
         name="Add Cameras", description="Add the views around the object as one animated camera"
+    )
+    import_lods: bpy.props.BoolProperty(
+        name="Coarser Copies", description="Import the coarser copies, if the result has some", default=True
+    )
+    decimate: bpy.props.FloatProperty(
+        name="Reduced Copy",
+        description="Add a hidden copy whose Decimate modifier keeps this share of the faces; 0 for none",
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
+    )
+    reference: bpy.props.EnumProperty(
+        name="Input",
+        description="The input beside the result",
+        items=(
+            (reference.NONE, "None", "Leave the input out", "X", 0),
+            (reference.CAMERA, "Camera", "A camera that sees the result as the input shows it, the input "
+             "behind", "CAMERA_DATA", 1),
+            (reference.EMPTY, "Picture", "The input as a picture beside the result", "IMAGE_REFERENCE", 2),
+        ),
+    )  # fmt: skip
+    pack: bpy.props.BoolProperty(
+        name="Pack Input", description="Keep the input's picture inside the .blend file", default=True
+    )
+    preview_in_scene: bpy.props.BoolProperty(
+        name="Preview in Scene",
+        description="While a job runs, hang its newest picture where the result will be",
+        default=True,
     )
     show: bpy.props.EnumProperty(name="Show", items=_SHOW_ITEMS)
 
@@ -108,14 +185,38 @@ class OrrerySettings(bpy.types.PropertyGroup):
             "surface.faces": max(self.faces, LEAST_FACES) if self.faces else 0,
             "surface.quads": self.quads,
             "surface.lods": str(self.lods) if self.lods else "",
+            "texture.size": int(self.texture_size),
             "texture.normal_map": self.normal_map,
             "texture.delight": self.delight,
         }
         return {name: value for name, value in wanted.items() if value}
 
+    def take_over(self, job_settings: dict[str, Any], seed: int) -> None:
+        """Set what an earlier job had been given."""
+        options = job_settings.get("options", {})
+        self.quality = job_settings.get("quality", "standard")
+        self.seed = min(seed, 2**31 - 1)
+        self.faces = min(int(options.get("surface.faces", 0)), 500_000)
+        self.quads = bool(options.get("surface.quads", False))
+        lods = str(options.get("surface.lods", "0"))
+        self.lods = int(lods) if lods in "01234" else 0
+        size = str(options.get("texture.size", "0"))
+        self.texture_size = size if size in TEXTURE_SIZES else "0"
+        self.normal_map = bool(options.get("texture.normal_map", False))
+        self.delight = bool(options.get("texture.delight", False))
+        for stage in STAGES:
+            setattr(self, f"engine_{stage}", job_settings.get("engines", {}).get(stage, AUTO))
+
+    def place(self, scene: bpy.types.Scene) -> tuple[float, float, float]:
+        """Where a result stands."""
+        return tuple(scene.cursor.location) if self.at == AT_CURSOR else (0.0, 0.0, 0.0)
+
     def placement(self) -> Placement:
         """How a result is put into the scene."""
-        return Placement(self.floor, self.cameras, self.show)
+        return Placement(
+            self.floor, self.cameras, self.show, self.at, self.size, self.import_lods, self.decimate,
+            self.reference, self.pack,
+        )  # fmt: skip
 
 
 def settings(context: bpy.types.Context) -> OrrerySettings:

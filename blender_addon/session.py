@@ -6,22 +6,33 @@ bpy; what it has to say waits in a queue until here.
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import bpy
 
-from shared_protocol.errors import InternalError
+from shared_protocol import messages
 
+from . import history, scene_preview
+from .backend_install import Installer
 from .client import Client
 from .connection import Place
-from .jobs import Job, JobList, Link, State
+from .frame_log import FrameLog
+from .import_task import ImportTask
+from .jobs import Job, JobList, Link, State, Update
 from .preferences import PACKAGE, preferences
+from .records import take_records
+from .sending import Order
 
 FRAME_SECONDS = 0.016
-"""The main thread takes in news for at most this long at a time."""
+"""The main thread is never held up for longer."""
 
-BUSY_INTERVAL, IDLE_INTERVAL = 0.1, 0.5
+WORK_SECONDS = 0.005
+"""No slice is begun after so long: the longest slices take 10 ms."""
+
+BUSY_INTERVAL, IDLE_INTERVAL, IMPORT_INTERVAL = 0.1, 0.5, 0.01
+
+KEPT_CHANGES = {"state", "error", "warnings", "inputs", "stage_seconds", "reused"}
+"""A change of one of these is written to the history."""
 
 
 class Session:
@@ -30,55 +41,167 @@ class Session:
     def __init__(self, client: Client) -> None:
         self.jobs = JobList()
         self.client = client
+        self.frames = FrameLog()
+        self.installer = Installer()
+        self.logs: dict[str, str] = {}
+        self.importing: ImportTask | None = None
+        self._changed: set[str] = set()
+
+    # ---- orders
+
+    def start(self) -> None:
+        """Read the history, and look whether a backend runs; none is started."""
+        self.client.load(user_folder())
 
     def connect(self) -> None:
         """Reach the backend, or start one, as the preferences say."""
         self.jobs.error = None
         self.jobs.link = Link.CONNECTING
-        self.client.connect(self._place())
+        self.client.connect(place())
 
-    def submit(self, job: Job, read: Callable[[], bytes]) -> None:
-        """Send a job; `read` gives the picture's bytes and is called on the client's thread."""
+    def disconnect(self, stop: bool) -> None:
+        """Leave the backend, or stop it."""
+        self.client.disconnect(stop)
+
+    def reconnect(self) -> None:
+        """Say hello anew: the backend's engines may have become ready. Jobs go on where they are."""
+        self.client.rejoin(place())
+
+    def submit(self, job: Job, order: Order) -> None:
+        """Send a job; the order's pictures are read on the client's thread."""
         self.jobs.error = None
+        job.created = job.created or time.time()
         self.jobs.add(job)
-        self.client.submit(self._place(), job.id, job.name, read, job.settings, job.seed)
+        self._keep(job)
+        self.client.submit(place(), job.id, order)
+
+    def fetch(self, job: Job) -> None:
+        """Follow a job that the backend has, to its result."""
+        job.state, job.error = State.QUEUED, None
+        self.jobs.error = None
+        self.client.adopt(place(), job.id)
 
     def cancel(self, job: Job) -> None:
         """Ask for a job to be stopped."""
         job.state = State.CANCELLING
         self.client.cancel(job.id)
 
-    def pump(self, seconds: float = FRAME_SECONDS) -> bool:
-        """Take in news for at most `seconds`, then import one result if one has arrived.
+    def pause(self, paused: bool) -> None:
+        """Begin no waiting job, or begin them again."""
+        self.jobs.paused = paused
+        self.client.tell(messages.Pause() if paused else messages.Resume())
 
-        Returns whether anything changed.
-        """
-        end = time.monotonic() + seconds
+    def move(self, job: Job, position: int) -> None:
+        """Put a waiting job elsewhere in the queue."""
+        self.client.tell(messages.Move(job.id, position))
+
+    def delete(self, job: Job) -> None:
+        """Forget a job and its files; what is in the scene stays."""
+        if job.going_on:
+            self.client.cancel(job.id)
+        self.jobs.jobs.pop(job.id, None)
+        self.jobs.hidden.add(job.id)
+        self.client.forget(user_folder(), job.id)
+
+    # ---- the main thread's share
+
+    def pump(self, seconds: float = WORK_SECONDS) -> bool:
+        """Take in news and go on with an import, for about `seconds`. Returns whether anything changed."""
+        end = time.perf_counter() + seconds
         changed = False
-        while time.monotonic() < end:
-            update = self.client.next_update()
-            if update is None:
-                break
-            self.jobs.apply(update)
-            changed = True
-        for job in self.jobs.to_import()[:1]:
-            changed |= _import(job)
+        with self.frames.work("news"):
+            while time.perf_counter() < end:
+                update = self.client.next_update()
+                if update is None:
+                    break
+                self._take_in(update)
+                changed = True
+        changed |= self.installer.pump()
+        if self.importing is None:
+            waiting = self.jobs.to_import()
+            if waiting and ready_to_import():
+                self.begin_import(waiting[0])
+        if self.importing is not None:
+            changed |= self._go_on_importing(end)
+        if changed:
+            with self.frames.work("preview"):
+                scene_preview.update(self.jobs.queue)
         return changed
 
-    def close(self) -> None:
-        """End the client's thread and the backend it started."""
-        self.client.close()
+    def begin_import(self, job: Job) -> None:
+        """Put a job's result into the scene, a slice at a time."""
+        job.state = State.IMPORTING
+        self.importing = ImportTask(job, self.jobs.version)
 
-    @staticmethod
-    def _place() -> Place:
-        chosen = preferences()
-        return Place(
-            python=bpy.path.abspath(chosen.python) if chosen.python.startswith("//") else chosen.python,
-            auto_start=chosen.auto_start,
-            connection_file=bpy.path.abspath(chosen.connection_file),
-            folder=user_folder(),
-            online=bool(bpy.app.online_access),
-        )
+    def finish_import(self) -> None:
+        """Go on with the import until it is done."""
+        while self.importing is not None:
+            self._go_on_importing(float("inf"))
+
+    def close(self) -> None:
+        """End the client's thread, and the backend it started unless a job goes on there."""
+        self.installer.cancel()
+        if self.importing is not None:
+            self.importing.stop()
+        for name in self._changed:
+            if name in self.jobs.jobs:
+                self._keep(self.jobs.jobs[name])
+        unfinished = any(job.state in (State.QUEUED, State.RUNNING) for job in self.jobs.queue)
+        self.client.close(stop_backend=not unfinished or self.jobs.paused)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything changes by itself."""
+        return self.jobs.active is not None or self.installer.running or self.jobs.link is Link.STARTING
+
+    def _take_in(self, update: Update) -> None:
+        if update.kind == "history":
+            self.jobs.hidden |= update.changes["hidden"]
+            self.jobs.take_in(update.changes["jobs"])
+            self.client.look(place())
+        elif update.kind == "jobs":
+            for job in take_records(self.jobs, update.changes["records"]):
+                self._keep(job)
+        elif update.kind == "log":
+            self.logs[update.job] = update.changes["text"]
+        else:
+            self.jobs.apply(update)
+        if update.kind == "job" and KEPT_CHANGES & update.changes.keys() and update.job in self.jobs.jobs:
+            self._keep(self.jobs.jobs[update.job])
+        if update.kind == "link" and update.changes.get("link") is Link.READY:
+            for job in self.jobs.away():
+                self.fetch(job)
+
+    def _go_on_importing(self, end: float) -> bool:
+        task = self.importing
+        with self.frames.work("import"):
+            done = task.go_on(end)
+        if done:
+            self.importing = None
+            self._keep(task.job)
+        return done
+
+    def _keep(self, job: Job) -> None:
+        self.client.save(user_folder(), history.to_plain(job))
+
+
+def ready_to_import() -> bool:
+    """A result waits while the user edits a mesh or paints."""
+    return bpy.context.mode == "OBJECT"
+
+
+def place() -> Place:
+    """Where the backend is, as the preferences say."""
+    chosen = preferences()
+    return Place(
+        python=bpy.path.abspath(chosen.python) if chosen.python.startswith("//") else chosen.python,
+        auto_start=chosen.auto_start,
+        connection_file=bpy.path.abspath(chosen.connection_file),
+        folder=user_folder(),
+        online=bool(bpy.app.online_access),
+        backend=str(backend_folder()),
+        environment=(("HF_TOKEN", chosen.token),) if chosen.token else (),
+    )
 
 
 def user_folder() -> Path:
@@ -87,6 +210,12 @@ def user_folder() -> Path:
         return Path(bpy.utils.extension_path_user(PACKAGE, create=True))
     except ValueError:  # not installed as an extension
         return Path(tempfile.gettempdir()) / "orrery-addon"
+
+
+def backend_folder() -> Path:
+    """Where the add-on installs the backend."""
+    chosen = preferences().backend_folder
+    return Path(bpy.path.abspath(chosen)).expanduser() if chosen else user_folder() / "backend"
 
 
 _current: Session | None = None
@@ -102,6 +231,7 @@ def register() -> None:
     global _current
     _current = Session(Client())
     if not bpy.app.background:
+        _current.start()
         bpy.app.timers.register(_tick, first_interval=IDLE_INTERVAL, persistent=True)
 
 
@@ -113,34 +243,26 @@ def unregister() -> None:
     if _current is not None:
         _current.close()
     _current = None
+    scene_preview.remove()
 
 
 def _tick() -> float | None:
     if _current is None:
         return None
+    started = time.perf_counter()
     if _current.pump():
-        _redraw()
-    return BUSY_INTERVAL if _current.jobs.active is not None else IDLE_INTERVAL
+        redraw()
+    _current.frames.tick(started, time.perf_counter())
+    if _current.importing is not None:
+        return IMPORT_INTERVAL
+    return BUSY_INTERVAL if _current.busy else IDLE_INTERVAL
 
 
-def _import(job: Job) -> bool:
-    """Import a result, as one undo step; waits while the user edits a mesh or paints."""
-    if bpy.context.mode != "OBJECT":
-        return False
-    windows = bpy.context.window_manager.windows
-    override = {"window": windows[0]} if bpy.context.window is None and len(windows) else {}
-    try:
-        with bpy.context.temp_override(**override):  # a timer has no window of its own
-            bpy.ops.orrery.import_result("EXEC_DEFAULT", True, job=job.id)
-    except RuntimeError as error:  # how Blender hands on an operator's error report
-        if job.error is None:
-            job.error = InternalError(f"the result could not be imported: {error}")
-        job.state = State.FAILED
-    return True
-
-
-def _redraw() -> None:
+def redraw() -> None:
+    """Draw the panels anew."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             if area.type == "VIEW_3D":
-                area.tag_redraw()
+                for region in area.regions:
+                    if region.type == "UI":
+                        region.tag_redraw()

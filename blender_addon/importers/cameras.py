@@ -22,7 +22,7 @@ def import_cameras(data: bytes, name: str, collection: bpy.types.Collection) -> 
     try:
         content = json.loads(data)
         frames = [(Matrix(frame["transform_matrix"]), {**content, **frame}) for frame in content["frames"]]
-        lenses = [_lens(values) for _, values in frames]
+        lenses = [lens_of(values) for _, values in frames]
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
             f"the cameras file cannot be read ({error})", "nerfstudio's transforms.json layout"
@@ -51,7 +51,7 @@ def import_cameras(data: bytes, name: str, collection: bpy.types.Collection) -> 
     return item
 
 
-def _lens(values: dict) -> tuple[float, float, float]:
+def lens_of(values: dict) -> tuple[float, float, float]:
     """Focal length in millimetres, and the shifts, for the sensor width above."""
     width, height = float(values["w"]), float(values["h"])
     focal = values.get("fl_x") or width / 2 / math.tan(float(values["camera_angle_x"]) / 2)

@@ -1,114 +1,113 @@
-"""mesh.glb -> one mesh object: Blender's own glTF importer, then tidied up."""
+"""Arrays of a GLB -> one mesh object: welded, Principled material, smooth; in slices that are soon done."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import bpy
-from mathutils import Matrix
+import numpy as np
 
-from shared_protocol.errors import InternalError, InvalidInput
+from .glb import GlbMaterial, GlbMesh, read_glb
+from .steps import finished
 
-from .quads import join_quads, quads_in
-
-GLTF_OPTIONS = {
-    "import_shading": "SMOOTH",
-    # The exporter splits vertices at UV seams because glTF must; welding them again gives back the
-    # watertight mesh that sculpting and remeshing need.
-    "merge_vertices": True,
-    "import_pack_images": True,
-    "import_scene_as_collection": False,
-    "import_select_created_objects": False,
-}
+Steps = Iterator[None]
 
 
 def import_mesh(path: Path, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
     """Import `mesh.glb` into `collection` as one object called `name`, its quads as quads.
 
-    The importer turns glTF's Y-up into Blender's Z-up, so the front looks toward -Y. The importer's
-    empties are dropped; the object has no transform of its own.
-
-    Raises InvalidInput when the file holds no mesh, InternalError when Blender cannot read it.
+    glTF's Y-up has become Blender's Z-up, so the front looks toward -Y. The object has no transform of its
+    own. Raises InvalidInput when the file holds no mesh.
     """
-    before = {
-        kind: set(getattr(bpy.data, kind)) for kind in ("objects", "collections", "materials", "images")
-    }
-    known = _operator_options()
-    try:
-        bpy.ops.import_scene.gltf(
-            filepath=str(path), **{key: value for key, value in GLTF_OPTIONS.items() if key in known}
-        )
-    except RuntimeError as error:
-        raise InternalError(
-            f"Blender's glTF importer could not read {path.name}: {error}",
-            remedy="Generate again; if it stays so, send the file to the developers.",
-        ) from error
-    new = {kind: [item for item in getattr(bpy.data, kind) if item not in before[kind]] for kind in before}
-    bpy.context.view_layer.update()  # world matrices of the new objects
-    meshes = [item for item in new["objects"] if item.type == "MESH"]
-    if not meshes:
-        raise InvalidInput(f"{path.name} holds no mesh", "a GLB with one textured mesh")
-    for item in meshes:
-        _move_to(item, collection)
-    for item in new["objects"]:
-        if item.type != "MESH":
-            bpy.data.objects.remove(item)
-    for item in new["collections"]:
-        if not item.objects and not item.children:
-            bpy.data.collections.remove(item)
-    result = meshes[0]
-    if len(meshes) > 1:
-        with bpy.context.temp_override(
-            active_object=result, object=result, selected_objects=meshes, selected_editable_objects=meshes
-        ):
-            bpy.ops.object.join()
-    result.name = result.data.name = name
-    for material in new["materials"]:
-        material.name = name
-        _prepare_material(material, name)
-    if quads := quads_in(path):
-        join_quads(result.data, quads)
-    _smooth(result.data)
-    return result
+    return finished(mesh_steps(read_glb(path), name, collection))
 
 
-def _operator_options() -> set[str]:
-    """The importer's options in this Blender version; they differ between 4.2 and 5."""
-    if not hasattr(bpy.types, "IMPORT_SCENE_OT_gltf"):
-        raise InternalError(
-            "Blender's glTF importer is switched off",
-            remedy="Enable the add-on 'glTF 2.0 format' in Edit > Preferences > Add-ons.",
-        )
-    return set(bpy.ops.import_scene.gltf.get_rna_type().properties.keys())
-
-
-def _move_to(item: bpy.types.Object, collection: bpy.types.Collection) -> None:
-    """Out of the importer's empties into `collection`, the world matrix applied to the vertices."""
-    world = item.matrix_world.copy()
-    item.parent = None
-    item.rotation_mode = "XYZ"
-    item.matrix_world = Matrix.Identity(4)
-    item.data.transform(world)
-    for owner in list(item.users_collection):
-        owner.objects.unlink(item)
-    collection.objects.link(item)
-
-
-def _prepare_material(material: bpy.types.Material, name: str) -> None:
-    """Base colour is sRGB-encoded, a normal map is not; a generated surface stays matte."""
-    for node in material.node_tree.nodes if material.node_tree else ():
-        if node.type == "BSDF_PRINCIPLED":
-            socket, words, space = node.inputs["Base Color"], "base colour", "sRGB"
-        elif node.type == "NORMAL_MAP":
-            socket, words, space = node.inputs["Color"], "normals", "Non-Color"
-        else:
-            continue
-        for link in socket.links:
-            image = getattr(link.from_node, "image", None)
-            if image is not None:
-                image.name = f"{name} {words}"
-                image.colorspace_settings.name = space
-
-
-def _smooth(mesh: bpy.types.Mesh) -> None:
-    if "custom_normal" in mesh.attributes:
-        mesh.attributes.remove(mesh.attributes["custom_normal"])
+def mesh_steps(glb: GlbMesh, name: str, collection: bpy.types.Collection) -> Steps:
+    """The same from arrays, a little at a time; what the generator returns is the object."""
+    mesh = bpy.data.meshes.new(name)
+    mesh.vertices.add(len(glb.vertices))
+    mesh.vertices.foreach_set("co", glb.vertices.ravel())
+    yield
+    mesh.loops.add(len(glb.corners))
+    mesh.loops.foreach_set("vertex_index", glb.corners)
+    yield
+    mesh.polygons.add(len(glb.starts))
+    mesh.polygons.foreach_set("loop_start", glb.starts)
+    yield
+    uv_layer = mesh.uv_layers.new(name="UVMap", do_init=False)
+    uv_layer.uv.foreach_set("vector", glb.uvs.ravel())
+    yield
+    if len(glb.materials) > 1:
+        mesh.polygons.foreach_set("material_index", glb.material_of)
+    mesh.update(calc_edges=True)
+    yield
+    mesh.validate()  # a damaged file must not bring Blender down
     mesh.shade_smooth()
+    yield
+    for entry in glb.materials:
+        mesh.materials.append((yield from _material(entry, name)))
+    item = bpy.data.objects.new(name, mesh)
+    collection.objects.link(item)
+    return item
+
+
+def _material(entry: GlbMaterial, name: str) -> Steps:
+    """A Principled material; base colour is sRGB-encoded, a normal map is not."""
+    material = bpy.data.materials.new(name)
+    if bpy.app.version < (5, 0, 0):
+        material.use_nodes = True
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
+    principled.inputs["Metallic"].default_value = entry.metallic
+    principled.inputs["Roughness"].default_value = entry.roughness
+    principled.inputs["Base Color"].default_value = entry.factor
+    yield
+    if entry.base_color:
+        picture = _texture(nodes, entry.base_color, f"{name} base colour", "sRGB", (-320, 280))
+        links.new(picture.outputs["Color"], principled.inputs["Base Color"])
+        yield
+    if entry.normal:
+        picture = _texture(nodes, entry.normal, f"{name} normals", "Non-Color", (-520, -120))
+        turned = nodes.new("ShaderNodeNormalMap")
+        turned.location = (-220, -120)
+        links.new(picture.outputs["Color"], turned.inputs["Color"])
+        links.new(turned.outputs["Normal"], principled.inputs["Normal"])
+        yield
+    return material
+
+
+def _texture(
+    nodes: bpy.types.Nodes, data: bytes, name: str, space: str, location: tuple[int, int]
+) -> bpy.types.ShaderNodeTexImage:
+    """A picture packed into the .blend file; Blender decodes it when it is first drawn."""
+    node = nodes.new("ShaderNodeTexImage")
+    node.location = location
+    node.extension = "EXTEND"  # a chart at the border of the atlas must not meet the other side
+    node.image = packed_image(data, name)
+    node.image.colorspace_settings.name = space
+    return node
+
+
+def packed_image(data: bytes, name: str) -> bpy.types.Image:
+    """An image datablock from the bytes of a picture file, packed."""
+    image = bpy.data.images.new(name, 1, 1)
+    image.pack(data=data, data_len=len(data))
+    image.source = "FILE"
+    return image
+
+
+def lowest(mesh: bpy.types.Mesh) -> float:
+    """Height of the lowest vertex, metres."""
+    points = _points(mesh)
+    return float(points[:, 2].min()) if len(points) else 0.0
+
+
+def longest_side(mesh: bpy.types.Mesh) -> float:
+    """Of its box, metres."""
+    points = _points(mesh)
+    return float(np.ptp(points, axis=0).max()) if len(points) else 0.0
+
+
+def _points(mesh: bpy.types.Mesh) -> np.ndarray:
+    points = np.empty(3 * len(mesh.vertices), np.float32)
+    mesh.vertices.foreach_get("co", points)
+    return points.reshape(-1, 3)

@@ -1,33 +1,51 @@
-"""The files of one finished job -> a collection: mesh and Gaussians in one frame, standing on the floor."""
+"""The result of one job -> a collection: mesh and Gaussians in one frame, standing on the floor."""
 
-import itertools
 import json
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import bpy
-import numpy as np
 
+from ..splats import importing, layout
+from . import reference
 from .cameras import import_cameras
-from .mesh import import_mesh
-from ..splats.importing import import_splats, prepare_scene
+from .glb import GlbMesh
+from .mesh import longest_side, lowest, mesh_steps
+from .prepare import Prepared, prepare
+from .steps import finished
 
 SHOW_MESH, SHOW_GAUSSIANS, SHOW_BOTH = "MESH", "GAUSSIANS", "BOTH"
+AT_ORIGIN, AT_CURSOR = "ORIGIN", "CURSOR"
+_UNFINISHED = "orrery_unfinished"
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where and how a result is put into the scene.
 
-    floor    lift mesh and Gaussians together so that the mesh's lowest point is at height 0
-    cameras  add the orbit as one animated camera
-    show     which of the two representations is visible: both at once overlap
+    floor      the mesh's lowest point is at the height of the place, else the frame's middle
+    cameras    add the orbit as one animated camera
+    show       which of the two representations is visible: both at once overlap
+    at         the world's origin, or the 3D cursor
+    size       longest side of the mesh's box, metres; 0 as it was made
+    lods       import the coarser copies
+    decimate   share of faces that a hidden copy with a Decimate modifier keeps; 0 for no copy
+    reference  the input beside it, see `reference`
+    pack       that picture is packed into the .blend file
     """
 
     floor: bool = True
     cameras: bool = False
     show: str = SHOW_MESH
+    at: str = AT_ORIGIN
+    size: float = 0.0
+    lods: bool = True
+    decimate: float = 0.0
+    reference: str = reference.NONE
+    pack: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,83 +56,138 @@ class Provenance:
     name: str
     seed: int
     settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 def import_result(
     folder: Path, provenance: Provenance, placement: Placement, scene: bpy.types.Scene
 ) -> bpy.types.Collection:
-    """Import `mesh.glb`, its coarser copies, `splats.ply` and `cameras.json` of `folder`, what is there.
+    """Import what there is of `mesh.glb`, coarser copies, `splats.ply` and `cameras.json` in `folder`."""
+    return finished(result_steps(prepare(folder), provenance, placement, scene))
 
-    The coarser copies stand hidden in a collection of their own. On an error nothing stays in the file.
+
+def result_steps(
+    prepared: Prepared, provenance: Provenance, placement: Placement, scene: bpy.types.Scene
+) -> Iterator[None]:
+    """The same from decoded files, a slice at a time; what the generator returns is the collection.
+
+    The coarser copies stand hidden in a collection of their own. On an error, or when the generator is
+    closed before its end, nothing stays in the file.
     """
     collection = bpy.data.collections.new(provenance.name)
-    scene.collection.children.link(collection)
+    collection[_UNFINISHED] = mark = secrets.token_hex(8)
     try:
-        _fill(collection, folder, provenance, placement)
+        yield from _fill(collection, prepared, provenance, placement, scene)
+        scene.collection.children.link(collection)
     except BaseException:
-        for item in list(collection.all_objects):
-            bpy.data.objects.remove(item)
-        for inner in list(collection.children_recursive):
-            bpy.data.collections.remove(inner)
-        bpy.data.collections.remove(collection)
+        _remove(mark)
         raise
-    if any(gaussians(item) for item in collection.objects):
-        prepare_scene(scene)
+    del collection[_UNFINISHED]
+    _select(next((item for item in collection.objects if not item.hide_viewport), None))
     return collection
 
 
 def _fill(
-    collection: bpy.types.Collection, folder: Path, provenance: Provenance, placement: Placement
-) -> None:
-    name = provenance.name
-    made = []
+    collection: bpy.types.Collection,
+    prepared: Prepared,
+    provenance: Provenance,
+    placement: Placement,
+    scene: bpy.types.Scene,
+) -> Iterator[None]:
+    name, made = provenance.name, []
     mesh = splats = None
-    if (folder / "mesh.glb").exists():
-        mesh = import_mesh(folder / "mesh.glb", name, collection)
+    if prepared.mesh is not None:
+        mesh = yield from mesh_steps(prepared.mesh, name, collection)
         made.append(mesh)
-        made += _lods(collection, folder, name)
-    if (folder / "splats.ply").exists():
-        splats = import_splats((folder / "splats.ply").read_bytes(), f"{name} Gaussians", collection)
+        if placement.lods and prepared.lods:
+            made += yield from _lods(collection, prepared.lods, name)
+        if placement.decimate:
+            made.append(_decimated(mesh, placement.decimate, collection))
+    if prepared.splats is not None:
+        data = layout.new_data(f"{name} Gaussians", prepared.splats.count)
+        yield from layout.fill(data, prepared.splats)
+        splats = layout.new_object(data.name, data, prepared.splats.degree, collection)
+        importing.prepare_scene(scene)
         made.append(splats)
-    if placement.cameras and (folder / "cameras.json").exists():
-        made.append(import_cameras((folder / "cameras.json").read_bytes(), f"{name} orbit", collection))
-    if mesh is not None:
-        lift = -_lowest(mesh) if placement.floor else 0.0
-        for item in made:
-            if item is mesh:
-                continue
-            # One object to move: the others follow the mesh and keep their place relative to it.
-            item.parent = mesh
-        mesh.location.z += lift
+        yield
+    if placement.cameras and prepared.cameras:
+        made.append(import_cameras(prepared.cameras, f"{name} orbit", collection))
+    if prepared.cutout is not None:
+        made.append(
+            reference.add_reference(
+                placement.reference, prepared.cutout, prepared.cameras, name, collection, placement.pack
+            )
+        )
+    yield
+    made = [item for item in made if item is not None]
+    main = mesh or splats
+    for item in made:
+        if item is not main:
+            item.parent = main  # one object to move: the others keep their place relative to it
+    if main is not None:
+        _place(main, mesh, placement, scene)
     for owner in (collection, *made):
         owner["orrery_job"] = provenance.job
         owner["orrery_seed"] = provenance.seed
         owner["orrery_settings"] = json.dumps(provenance.settings, sort_keys=True)
+        owner["orrery_versions"] = json.dumps(provenance.versions, sort_keys=True)
     show(collection, placement.show if mesh is not None and splats is not None else SHOW_BOTH)
-    _select(mesh or splats)
 
 
-def _lods(collection: bpy.types.Collection, folder: Path, name: str) -> list[bpy.types.Object]:
+def _lods(collection: bpy.types.Collection, lods: tuple[GlbMesh, ...], name: str) -> Iterator[None]:
     """The coarser copies, hidden: they lie where the mesh lies."""
-    found = list(itertools.takewhile(Path.exists, (folder / lod_file(level) for level in range(1, 10))))
-    if not found:
-        return []
     below = bpy.data.collections.new(f"{name} LODs")
     collection.children.link(below)
-    made = [import_mesh(path, f"{name} LOD{level}", below) for level, path in enumerate(found, start=1)]
-    for item in made:
+    made = []
+    for level, glb in enumerate(lods, start=1):
+        item = yield from mesh_steps(glb, f"{name} LOD{level}", below)
         item.hide_viewport = item.hide_render = True
+        made.append(item)
     return made
 
 
-def lod_file(level: int) -> str:
-    """Name of the coarser copy's file; the finest is 1."""
-    return f"mesh_lod{level}.glb"
+def _decimated(mesh: bpy.types.Object, ratio: float, collection: bpy.types.Collection) -> bpy.types.Object:
+    """A hidden object of the same mesh whose modifier reduces the faces; the ratio stays adjustable."""
+    item = bpy.data.objects.new(f"{mesh.name} decimated", mesh.data)
+    collection.objects.link(item)
+    item.modifiers.new("Decimate", "DECIMATE").ratio = ratio
+    item.hide_viewport = item.hide_render = True
+    return item
+
+
+def _place(
+    main: bpy.types.Object, mesh: bpy.types.Object | None, placement: Placement, scene: bpy.types.Scene
+) -> None:
+    """Size, floor and place of the object that carries the others."""
+    scale = 1.0
+    if placement.size and mesh is not None and (side := longest_side(mesh.data)):
+        scale = placement.size / side
+    main.scale = (scale, scale, scale)
+    if placement.at == AT_CURSOR:
+        main.location = scene.cursor.location
+    if placement.floor and mesh is not None:
+        main.location.z -= scale * lowest(mesh.data)
+
+
+def _remove(mark: str) -> None:
+    """Take an unfinished collection and what is in it away; found by its mark, for an undo in between makes
+    every reference useless."""
+    collection = next((c for c in bpy.data.collections if c.get(_UNFINISHED) == mark), None)
+    if collection is None:
+        return
+    for item in list(collection.all_objects):
+        data = item.data
+        bpy.data.objects.remove(item)
+        if isinstance(data, bpy.types.Mesh) and not data.users:
+            bpy.data.meshes.remove(data)
+    for inner in list(collection.children_recursive):
+        bpy.data.collections.remove(inner)
+    bpy.data.collections.remove(collection)
 
 
 def gaussians(item: bpy.types.Object) -> bool:
     """Whether this object holds Gaussians."""
-    return "orrery_splat_layout" in item
+    return layout.is_splats(item)
 
 
 def result_collections(scene: bpy.types.Scene) -> list[bpy.types.Collection]:
@@ -125,18 +198,11 @@ def result_collections(scene: bpy.types.Scene) -> list[bpy.types.Collection]:
 def show(collection: bpy.types.Collection, what: str) -> None:
     """Make the mesh, the Gaussians or both visible, in the viewport and in renders."""
     for item in collection.objects:
-        if item.type == "CAMERA":
+        if item.type in ("CAMERA", "EMPTY") or item.modifiers.get("Decimate") is not None:
             continue
         hidden = what == (SHOW_MESH if gaussians(item) else SHOW_GAUSSIANS)
         item.hide_viewport = item.hide_render = hidden
     collection["orrery_show"] = what
-
-
-def _lowest(mesh: bpy.types.Object) -> float:
-    """Height of the lowest vertex, metres; a fresh mesh has no transform of its own."""
-    points = np.empty(3 * len(mesh.data.vertices), np.float32)
-    mesh.data.vertices.foreach_get("co", points)
-    return float(points[2::3].min()) if points.size else 0.0
 
 
 def _select(item: bpy.types.Object | None) -> None:

@@ -1,4 +1,4 @@
-"""*Cancel*: stop the running job."""
+"""*Cancel*: stop a job."""
 
 import bpy
 
@@ -7,10 +7,12 @@ from ..jobs import State
 
 
 class ORRERY_OT_cancel(bpy.types.Operator):
-    """Stop the running job"""
+    """Stop this job; its finished stages are kept for another try"""
 
     bl_idname = "orrery.cancel"
     bl_label = "Cancel"
+
+    job: bpy.props.StringProperty(options={"SKIP_SAVE", "HIDDEN"})
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -19,12 +21,15 @@ class ORRERY_OT_cancel(bpy.types.Operator):
         if job is None:
             cls.poll_message_set("No job is running")
             return False
-        if job.state is State.CANCELLING:
+        if all(job.state is State.CANCELLING for job in current.jobs.queue):
             cls.poll_message_set("The job is being cancelled")
             return False
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         current = session.current()
-        current.cancel(current.jobs.active)
+        job = current.jobs.jobs.get(self.job) if self.job else current.jobs.active
+        if job is None or not job.going_on or job.state is State.CANCELLING:
+            return {"CANCELLED"}
+        current.cancel(job)
         return {"FINISHED"}

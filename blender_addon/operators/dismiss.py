@@ -12,11 +12,14 @@ class ORRERY_OT_dismiss(bpy.types.Operator):
     bl_label = "Dismiss"
     bl_options = {"INTERNAL"}
 
+    job: bpy.props.StringProperty(options={"SKIP_SAVE", "HIDDEN"})
+
     def execute(self, context: bpy.types.Context) -> set[str]:
         current = session.current()
-        latest = current.jobs.latest
-        if current.jobs.error is not None:
+        if self.job in current.jobs.jobs:
+            current.jobs.jobs[self.job].error = None
+        elif current.installer.error is not None:
+            current.installer.error = None
+        else:
             current.jobs.error = None
-        elif latest is not None:
-            latest.error = None
         return {"FINISHED"}

@@ -1,4 +1,4 @@
-"""*Generate*: picture and settings -> a job."""
+"""*Generate*: inputs and settings -> a job, or several to choose from."""
 
 import secrets
 
@@ -6,9 +6,11 @@ import bpy
 
 from shared_protocol.errors import OrreryError
 
-from .. import picture, session
+from .. import session
+from ..job_types import job_type, why_not
 from ..jobs import Job
-from ..properties import FROM_FILE, settings
+from ..properties import settings
+from ..sending import Order
 
 
 class ORRERY_OT_generate(bpy.types.Operator):
@@ -23,36 +25,35 @@ class ORRERY_OT_generate(bpy.types.Operator):
         if current is None:
             return False
         chosen = settings(context)
-        if current.jobs.active is not None:
-            cls.poll_message_set("A job is running; wait for it or cancel it")
-            return False
-        if chosen.source == FROM_FILE and not chosen.path.strip():
-            cls.poll_message_set("Choose a picture file first")
-            return False
-        if chosen.source != FROM_FILE and chosen.image is None:
-            cls.poll_message_set("Choose an image first")
+        kind = job_type(chosen)
+        if reason := why_not(kind, current.jobs.recipes) or kind.missing(chosen):
+            cls.poll_message_set(reason)
             return False
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         chosen = settings(context)
+        kind = job_type(chosen)
         try:
-            if chosen.source == FROM_FILE:
-                name, read = picture.from_file(chosen.path)
-            else:
-                name, read = picture.from_image(chosen.image)
+            name, inputs = kind.inputs(chosen)
         except OrreryError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        job = Job(
-            id=secrets.token_hex(16),
-            name=name,
-            seed=chosen.seed,
-            settings={
-                "quality": chosen.quality,
-                "engines": chosen.engines(),
-                "options": chosen.options(),
-            },
-        )
-        session.current().submit(job, read)
+        wanted = {
+            "quality": chosen.quality,
+            "engines": chosen.engines(),
+            "options": chosen.options() | kind.options(chosen),
+        }
+        group = secrets.token_hex(8) if chosen.variations > 1 else ""
+        for number in range(chosen.variations):
+            job = Job(
+                id=secrets.token_hex(16),
+                name=name,
+                seed=chosen.seed + number,
+                settings=wanted,
+                recipe=kind.recipe,
+                group=group,
+                offered=bool(group),  # one is chosen, the others stay out of the scene
+            )
+            session.current().submit(job, Order(name, kind.recipe, inputs, wanted, job.seed))
         return {"FINISHED"}

@@ -3,8 +3,9 @@
 import bpy
 
 from .. import session
+from ..fixes import of_remedy
 from ..properties import AUTO, STAGE_LABELS, STAGES, settings
-from .words import CATEGORY, paragraph
+from .words import CATEGORY, fix_buttons, paragraph
 
 
 class ORRERY_PT_engines(bpy.types.Panel):
@@ -37,6 +38,7 @@ class ORRERY_PT_engines(bpy.types.Panel):
             paragraph(box, f"{stage}: {entry['name']} is not ready, {entry['reason']}.", "INFO")
             if entry.get("remedy"):
                 paragraph(box, entry["remedy"])
+                fix_buttons(box, of_remedy(entry["remedy"]))
 
 
 class _EngineMenu:

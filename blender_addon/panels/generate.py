@@ -1,13 +1,15 @@
-"""*Generate 3D from Image*: source, quality, the button, progress, errors."""
+"""*Generate*: source, quality, the button with its estimate, the queue, errors."""
 
 import bpy
 
-from .. import session
+from .. import estimate, session
+from ..job_types import job_type, why_not
 from ..jobs import Job, JobList, Link, State
-from ..properties import FROM_FILE, STAGE_LABELS, settings
+from ..properties import settings
+from .queue import draw_queue
 from .words import CATEGORY, error_box, paragraph
 
-_LINK_ICONS = {
+LINK_ICONS = {
     Link.OFF: "UNLINKED",
     Link.STARTING: "SORTTIME",
     Link.CONNECTING: "SORTTIME",
@@ -31,49 +33,58 @@ class ORRERY_PT_generate(bpy.types.Panel):
         if current is None:
             return
         _draw_link(layout, current.jobs)
+        _draw_away(layout, current.jobs)
         chosen = settings(context)
+        kind = job_type(chosen)
         column = layout.column()
-        column.enabled = current.jobs.active is None
         column.row().prop(chosen, "source", expand=True)
-        if chosen.source == FROM_FILE:
-            column.prop(chosen, "path", text="")
+        if reason := why_not(kind, current.jobs.recipes):
+            paragraph(column, f"{reason}.", "INFO")
         else:
-            column.template_ID(chosen, "image", open="image.open")
+            kind.draw(column, chosen)
         column.row().prop(chosen, "quality", expand=True)
-        column.prop(chosen, "seed")
+        row = column.row(align=True)
+        row.prop(chosen, "seed")
+        row.prop(chosen, "variations")
         row = layout.row()
         row.scale_y = 1.5
-        row.operator("orrery.generate", icon="MESH_MONKEY")
-        job = current.jobs.active
-        if job is not None:
-            _draw_progress(layout, job)
-        latest = current.jobs.latest
+        text = "Add to Queue" if current.jobs.active is not None else "Generate"
+        row.operator("orrery.generate", text=text, icon="MESH_MONKEY")
+        seconds = estimate.whole(current.jobs.jobs.values(), chosen.quality, kind.recipe)
+        layout.label(text=f"Takes {estimate.words(seconds * chosen.variations)}", icon="TIME")
+        draw_queue(layout, current.jobs)
         if current.jobs.error is not None:
             error_box(layout, current.jobs.error)
-        elif latest is not None and latest.error is not None:
-            error_box(layout, latest.error)
-        elif latest is not None and latest.final:
+        latest = current.jobs.latest
+        if latest is None or latest.going_on:
+            return
+        if latest.error is not None and latest.error is not current.jobs.error:
+            error_box(layout, latest.error, latest.id if latest.inputs else "")
+        elif latest.error is None and not latest.offered:
             _draw_outcome(layout, latest)
 
 
 def _draw_link(layout: bpy.types.UILayout, jobs: JobList) -> None:
     row = layout.row()
     words = jobs.server if jobs.link is Link.READY else jobs.link.value.capitalize()
-    row.label(text=words, icon=_LINK_ICONS[jobs.link])
+    row.label(text=words, icon=LINK_ICONS[jobs.link])
     if jobs.link in (Link.OFF, Link.LOST):
         row.operator("orrery.connect")
 
 
-def _draw_progress(layout: bpy.types.UILayout, job: Job) -> None:
-    box = layout.box()
-    if job.state is State.RUNNING and job.stage:
-        title = f"{STAGE_LABELS.get(job.stage, job.stage)} ({job.index + 1} of {job.stages})"
-    else:
-        title = job.state.value.capitalize()
-    box.progress(factor=job.fraction, type="BAR", text=title)
-    if job.text:
-        paragraph(box, job.text[:1].upper() + job.text[1:])
-    box.operator("orrery.cancel", icon="CANCEL")
+def _draw_away(layout: bpy.types.UILayout, jobs: JobList) -> None:
+    """Jobs that an earlier Blender left."""
+    away = jobs.away()
+    if away and jobs.link is Link.OFF:
+        box = layout.box()
+        many = f"{len(away)} jobs were" if len(away) > 1 else f"'{away[0].name}' was"
+        paragraph(box, f"{many} going on when Blender was closed.", "RECOVER_LAST")
+        box.operator("orrery.connect", text="Find Again", icon="FILE_REFRESH")
+    for job in jobs.jobs.values():
+        if job.state is State.RECEIVED and job.offered and not job.client and not job.group:
+            box = layout.box()
+            paragraph(box, f"'{job.name}' was finished while Blender was closed.", "CHECKMARK")
+            box.operator("orrery.import_result", text="Import", icon="IMPORT").job = job.id
 
 
 def _draw_outcome(layout: bpy.types.UILayout, job: Job) -> None:
@@ -83,5 +94,7 @@ def _draw_outcome(layout: bpy.types.UILayout, job: Job) -> None:
     row.label(text=f"{job.name}: {job.state.value}", icon=icon)
     if job.folder is not None:
         row.operator("orrery.import_result", text="", icon="IMPORT").job = job.id
+    if job.inputs:
+        row.operator("orrery.rerun", text="", icon="LOOP_FORWARDS").job = job.id
     for warning in job.warnings:
         paragraph(box, warning, icon="INFO")

@@ -9,7 +9,7 @@ from .words import CATEGORY
 class ORRERY_PT_mesh(bpy.types.Panel):
     """Options of the mesh."""
 
-    bl_label = "Mesh"
+    bl_label = "Mesh and Texture"
     bl_idname = "ORRERY_PT_mesh"
     bl_parent_id = "ORRERY_PT_generate"
     bl_space_type = "VIEW_3D"
@@ -24,5 +24,6 @@ class ORRERY_PT_mesh(bpy.types.Panel):
         layout.prop(chosen, "faces")
         layout.prop(chosen, "quads")
         layout.prop(chosen, "lods")
+        layout.prop(chosen, "texture_size")
         layout.prop(chosen, "normal_map")
         layout.prop(chosen, "delight")

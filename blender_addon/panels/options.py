@@ -2,6 +2,7 @@
 
 import bpy
 
+from ..importers.reference import NONE
 from ..properties import settings
 from .words import CATEGORY
 
@@ -20,6 +21,16 @@ class ORRERY_PT_options(bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         chosen = settings(context)
         layout = self.layout
+        layout.use_property_split = True
+        layout.row().prop(chosen, "at", expand=True)
+        layout.prop(chosen, "size")
         layout.prop(chosen, "floor")
-        layout.prop(chosen, "cameras")
         layout.row().prop(chosen, "show", expand=True)
+        layout.row().prop(chosen, "reference", expand=True)
+        column = layout.column()
+        column.active = chosen.reference != NONE
+        column.prop(chosen, "pack")
+        layout.prop(chosen, "cameras")
+        layout.prop(chosen, "import_lods")
+        layout.prop(chosen, "decimate")
+        layout.prop(chosen, "preview_in_scene")

@@ -6,6 +6,8 @@ import bpy
 
 from shared_protocol.errors import OrreryError
 
+from .. import fixes
+
 CATEGORY = "Orrery"
 _PIXELS_A_CHARACTER = 6.5
 
@@ -23,14 +25,26 @@ def paragraph(layout: bpy.types.UILayout, text: str, icon: str = "NONE") -> None
         column.label(text=line, icon="BLANK1" if index and icon != "NONE" else icon)
 
 
-def error_box(layout: bpy.types.UILayout, error: OrreryError) -> None:
-    """What was found, what to do, and a button that hides it."""
+def error_box(layout: bpy.types.UILayout, error: OrreryError, job: str = "") -> None:
+    """What was found, what to do, buttons that do it, and one that hides it."""
     box = layout.box()
     row = box.row()
     row.label(text="Something went wrong", icon="ERROR")
-    row.operator("orrery.dismiss", text="", icon="X", emboss=False)
+    row.operator("orrery.dismiss", text="", icon="X", emboss=False).job = job
     expected = f"; expected {error.expected}" if error.expected else ""
     sentence = f"{error.found}{expected}".rstrip(".") + "."
     paragraph(box, sentence[:1].upper() + sentence[1:])
     if error.remedy:
         paragraph(box, error.remedy, icon="INFO")
+    fix_buttons(box, fixes.of_error(error, job))
+
+
+def fix_buttons(layout: bpy.types.UILayout, found: list[fixes.Fix]) -> None:
+    """One button a remedy."""
+    if not found:
+        return
+    row = layout.row(align=True)
+    for fix in found:
+        button = row.operator(fix.operator, text=fix.label, icon=fix.icon)
+        for name, value in fix.properties.items():
+            setattr(button, name, value)

@@ -37,15 +37,30 @@ def test_it_registers_and_unregisters_again_and_again(blender):
         assert session.current() is None
 
 
-def test_generate_is_grey_without_a_picture_and_while_a_job_runs(addon):
+def test_generate_says_what_is_missing_for_each_source(addon):
     chosen = bpy.context.scene.orrery
-    assert not bpy.ops.orrery.generate.poll()
+    with pytest.raises(RuntimeError, match="Choose a picture file first"):
+        bpy.ops.orrery.generate()
     chosen.path = "/somewhere/picture.png"
     assert bpy.ops.orrery.generate.poll()
-    addon.jobs.add(Job("a", "duck", 0, state=State.RUNNING))
-    assert not bpy.ops.orrery.generate.poll()
-    with pytest.raises(RuntimeError, match="A job is running"):
+    chosen.source = "SIDES"
+    with pytest.raises(RuntimeError, match="Choose an image of the front first"):
         bpy.ops.orrery.generate()
+    chosen.side_front = bpy.data.images.new("front", 4, 4)
+    with pytest.raises(RuntimeError, match="one more side"):
+        bpy.ops.orrery.generate()
+    chosen.source = "TEXT"
+    with pytest.raises(RuntimeError, match="Write what to make first"):
+        bpy.ops.orrery.generate()
+    addon.jobs.recipes = ("image_to_3d",)
+    with pytest.raises(RuntimeError, match="No engine of this backend takes a text"):
+        bpy.ops.orrery.generate()
+
+
+def test_a_job_that_runs_can_be_cancelled_and_others_wait_behind_it(addon):
+    bpy.context.scene.orrery.path = "/somewhere/picture.png"
+    addon.jobs.add(Job("a", "duck", 0, state=State.RUNNING))
+    assert bpy.ops.orrery.generate.poll()
     assert bpy.ops.orrery.cancel.poll()
 
 

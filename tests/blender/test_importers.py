@@ -11,8 +11,8 @@ from blender_addon.importers import result  # noqa: E402
 from blender_addon.importers.cameras import import_cameras  # noqa: E402
 from blender_addon.importers.mesh import import_mesh  # noqa: E402
 from blender_addon.importers.result import Placement, Provenance, import_result  # noqa: E402
-from blender_addon.splats.importing import import_splats  # noqa: E402
-from shared_protocol.errors import InternalError, InvalidInput  # noqa: E402
+from blender_addon.splats.importing import import_splats, prepare_scene  # noqa: E402
+from shared_protocol.errors import InvalidInput  # noqa: E402
 from tests.support import blender_files as files  # noqa: E402
 
 pytestmark = pytest.mark.blender
@@ -76,7 +76,7 @@ def test_the_front_of_a_mesh_looks_toward_the_input_camera(wedge, render):
 
 def test_a_glb_without_mesh_and_a_broken_one_are_named_in_words(blender, tmp_path):
     (tmp_path / "broken.glb").write_bytes(b"glTF\2\0\0\0 not really")
-    with pytest.raises(InternalError, match=r"could not read broken\.glb"):
+    with pytest.raises(InvalidInput, match=r"broken\.glb is no GLB file"):
         import_mesh(tmp_path / "broken.glb", "x", blender.context.scene.collection)
 
 
@@ -112,7 +112,7 @@ def test_a_file_that_holds_no_gaussians_is_refused_in_words(blender):
 
 def test_splats_render_in_cycles_with_the_colours_they_were_fitted_in(blender, render):
     item = import_splats(files.splat_ply(**files.ball_splats()), "ball", blender.context.scene.collection)
-    result.prepare_scene(blender.context.scene)
+    prepare_scene(blender.context.scene)
     picture = render(name="splats", samples=16)
     inside = picture[36:60, 36:60]
     assert inside[..., 3].mean() > 0.97
@@ -148,7 +148,7 @@ def test_harmonics_follow_the_camera_and_turn_with_the_object(blender, render, t
     shared = np.random.default_rng(terms).normal(size=(terms, 3)) * 0.15
     raw["harmonics"][:] = shared  # all Gaussians alike: the colour depends on the direction only
     item = import_splats(files.splat_ply(**raw), "ball", blender.context.scene.collection)
-    result.prepare_scene(blender.context.scene)
+    prepare_scene(blender.context.scene)
     for azimuth, turned in ((0, 0), (65, 0), (0, 50)):
         item.rotation_euler = (0.4, 0, math.radians(turned))
         blender.context.view_layer.update()

@@ -13,7 +13,7 @@ import zmq
 
 from shared_protocol import frames, messages
 from shared_protocol.endpoint import Endpoint, remove_endpoint, write_endpoint
-from shared_protocol.errors import OrreryError
+from shared_protocol.errors import OrreryError, UnknownJob
 from shared_protocol.messages import Event, Failure
 from shared_protocol.transfer import Receiving, Sending, checksum
 
@@ -37,12 +37,20 @@ class ScriptedBackend:
         damage: int = 0,
         speaks: bytes | None = None,
         mute: bool = False,
+        previews: dict[str, bytes] | None = None,
+        records: tuple[messages.JobRecord, ...] = (),
+        forgotten: bool = False,
     ) -> None:
         self.folder, self.files = folder, files
         self.outcome, self.failure = outcome, failure
         self.damage = damage  # so many chunks are altered on their way
         self.speaks = speaks  # prefix of another protocol version
         self.mute = mute
+        self.previews = previews or {}  # name -> picture, shown while a job runs
+        self.records = records  # jobs of others
+        self.forgotten = forgotten  # jobs that it was not sent itself are unknown
+        self.paused = False
+        self.moved: list[tuple[str, int]] = []
         self.pictures: list[bytes] = []
         self.submitted: list[messages.Submit] = []
         self.cancelled: list[str] = []
@@ -100,8 +108,9 @@ class ScriptedBackend:
         if isinstance(message, messages.Hello):
             assert message.token == TOKEN
             reply = messages.HelloReply(
-                "orrery", "0.0.1", "1.0", self._boot, messages.Limits(), ENGINES, ("image_to_3d",)
-            )
+                "orrery", "0.0.1", "1.1", self._boot, messages.Limits(), ENGINES,
+                ("image_to_3d", "sides_to_3d"), ("previews", "logs", "queue"),
+            )  # fmt: skip
             self._send(peer, reply, request)
         elif isinstance(message, messages.Ping):
             self._send(peer, messages.Pong(self._boot), request)
@@ -120,6 +129,9 @@ class ScriptedBackend:
             self.submitted.append(message)
             record = messages.JobRecord(message.job, messages.QUEUED, message.recipe)
             self._send(peer, messages.Submitted(record, True), request)
+        elif isinstance(message, messages.Subscribe) and not self._knows(message.job):
+            failure = Failure.of(UnknownJob(f"there is no job {message.job}"))
+            self._send(peer, messages.ErrorReply(failure), request)
         elif isinstance(message, messages.Subscribe):
             record = messages.JobRecord(message.job, messages.RUNNING, "image_to_3d")
             self._send(peer, messages.Subscribed(record), request)
@@ -127,7 +139,32 @@ class ScriptedBackend:
                 message.job, 1, "step", messages.RUNNING, 0.0, "orbit", 1, 7, 3, 16, "drawing view 3 of 16"
             )
             self._send(peer, event, request)
+            for number, name in enumerate(self.previews if message.previews else (), start=1):
+                shown = Event(message.job, 1, "preview", messages.RUNNING, 0.0, done=number, text=name)
+                self._send(peer, shown, request)
             self._subscribed[message.job] = (peer, request)
+        elif isinstance(message, messages.GetPreview):
+            number = list(self.previews).index(message.name) + 1
+            reply = messages.Preview(message.job, message.name, number)
+            self._send(peer, reply, request, self.previews[message.name])
+        elif isinstance(message, messages.GetLog):
+            text = b"a line of the log\n"
+            reply = messages.Log(message.job, message.offset, len(text))
+            self._send(peer, reply, request, text[message.offset :])
+        elif isinstance(message, messages.ListJobs):
+            self._send(peer, messages.Jobs(self.records, 0), request)
+        elif isinstance(message, messages.GetStatus):
+            status = messages.Status(
+                "orrery", "0.0.1", "1.1", self._boot, os.getpid(), 1.0, 0, {}, {}, (), paused=self.paused
+            )
+            self._send(peer, status, request)
+        elif isinstance(message, messages.Pause | messages.Resume):
+            self.paused = isinstance(message, messages.Pause)
+            self._send(peer, messages.QueueState(self.paused, 0), request)
+        elif isinstance(message, messages.Move):
+            self.moved.append((message.job, message.position))
+            record = messages.JobRecord(message.job, messages.QUEUED, "image_to_3d")
+            self._send(peer, messages.Job(record), request)
         elif isinstance(message, messages.Cancel):
             self.cancelled.append(message.job)
             record = messages.JobRecord(message.job, messages.RUNNING, "image_to_3d")
@@ -147,6 +184,9 @@ class ScriptedBackend:
                 self._sending[message.transfer][2].grant(message.bytes)
         elif isinstance(message, messages.StopFetch):
             self._sending.pop(message.transfer, None)
+
+    def _knows(self, job: str) -> bool:
+        return not self.forgotten or any(submit.job == job for submit in self.submitted)
 
     def _finish(self, peer: bytes, request: int, job: str, state: str) -> None:
         failure = Failure.of(self.failure) if self.failure is not None else None

@@ -1,0 +1,132 @@
+"""The jobs on the disk, so that they outlive this Blender; no bpy, on the client's thread.
+
+FOLDER/jobs/JOB/job.json            what was asked and what came of it
+                input-0.png ...     the pictures, for another try
+                preview-NAME-N.jpg  what the backend showed on the way
+                result/             the files of the result
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from shared_protocol.errors import from_wire
+
+from .jobs import FINAL, Job, State
+
+MOST_JOBS = 200
+"""Remembered; of older ones only the result's files stay until they are deleted by hand."""
+
+HIDDEN = "deleted.txt"
+
+_KEPT = (
+    "id", "name", "seed", "settings", "recipe", "client", "group", "created", "started", "stage_seconds",
+    "reused", "inputs", "warnings", "collection",
+)  # fmt: skip
+_PREVIEW = re.compile(r"preview-(\w+)-(\d+)\.jpg")
+
+
+def job_folder(folder: Path, job: str) -> Path:
+    """The folder of one job."""
+    return folder / "jobs" / job
+
+
+def result_folder(folder: Path, job: str) -> Path:
+    """Where the files of its result lie."""
+    return job_folder(folder, job) / "result"
+
+
+def to_plain(job: Job) -> dict[str, Any]:
+    """What is kept of a job, as JSON has it."""
+    plain = {name: getattr(job, name) for name in _KEPT}
+    plain["state"] = job.state.name
+    plain["error"] = job.error.to_wire() if job.error is not None else None
+    return plain
+
+
+def save(folder: Path, plain: dict[str, Any]) -> None:
+    """Write `to_plain`'s map into the job's folder; the file is whole or the earlier one."""
+    place = job_folder(folder, plain["id"])
+    place.mkdir(parents=True, exist_ok=True)
+    temporary = place / "job.json.partial"
+    temporary.write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
+    os.replace(temporary, place / "job.json")
+
+
+def load(folder: Path) -> list[Job]:
+    """The newest jobs, the oldest first; one that cannot be read is passed over, its folder stays."""
+    found = []
+    for file in (folder / "jobs").glob("*/job.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found.append(_from_plain(folder, json.loads(file.read_text(encoding="utf-8"))))
+    return sorted(found, key=lambda job: job.created)[-MOST_JOBS:]
+
+
+def forget(folder: Path, job: str) -> None:
+    """Delete all that is kept of a job, and remember that it is not wanted: the backend still lists it."""
+    shutil.rmtree(job_folder(folder, job), ignore_errors=True)
+    with (folder / "jobs" / HIDDEN).open("a", encoding="utf-8") as file:
+        file.write(f"{job}\n")
+
+
+def hidden(folder: Path) -> set[str]:
+    """The jobs that were deleted."""
+    try:
+        return set((folder / "jobs" / HIDDEN).read_text(encoding="utf-8").split())
+    except OSError:
+        return set()
+
+
+def keep_input(folder: Path, job: str, number: int, name: str, data: bytes) -> str:
+    """Keep a picture of a job for another try; returns the file's name."""
+    place = job_folder(folder, job)
+    place.mkdir(parents=True, exist_ok=True)
+    suffix = Path(name).suffix.lower()
+    file = f"input-{number}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else '.png'}"
+    if not (place / file).exists():
+        (place / file).write_bytes(data)
+    return file
+
+
+def keep_preview(folder: Path, job: str, name: str, number: int, data: bytes) -> Path:
+    """Keep a small picture that the backend sent."""
+    place = job_folder(folder, job)
+    place.mkdir(parents=True, exist_ok=True)
+    file = place / f"preview-{re.sub(r'[^a-z0-9_]', '_', name)}-{number}.jpg"
+    file.write_bytes(data)
+    return file
+
+
+def previews(folder: Path, job: str) -> dict[str, tuple[Path, ...]]:
+    """Name -> the pictures that were kept, the newest last."""
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for path in job_folder(folder, job).glob("preview-*.jpg"):
+        if match := _PREVIEW.fullmatch(path.name):
+            found.setdefault(match[1], []).append((int(match[2]), path))
+    return {name: tuple(path for _, path in sorted(pictures)) for name, pictures in found.items()}
+
+
+def _from_plain(folder: Path, plain: dict[str, Any]) -> Job:
+    """A job as it stands after Blender was closed: what was going on is `AWAY`."""
+    names = {item.name for item in fields(Job)} & set(_KEPT) & set(plain)
+    job = Job(**{name: plain[name] for name in names})
+    job.inputs, job.reused = tuple(job.inputs), tuple(job.reused)
+    state = State[plain["state"]]
+    result = result_folder(folder, job.id)
+    job.folder = result if state in (State.RECEIVED, State.IMPORTING, State.IMPORTED) else None
+    if job.folder is not None and not result.is_dir():
+        job.folder = None
+    if state is State.IMPORTING:
+        state = State.RECEIVED
+    if state is State.RECEIVED and job.folder is None:
+        state = State.AWAY
+    job.state = state if state in (*FINAL, State.RECEIVED, State.STORED) else State.AWAY
+    job.offered = True
+    job.previews = previews(folder, job.id)
+    job.error = from_wire(plain["error"]) if plain.get("error") else None
+    return job

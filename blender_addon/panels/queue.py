@@ -1,0 +1,78 @@
+"""The jobs that go on: stage, step, time left, what they look like so far."""
+
+import time
+
+import bpy
+
+from .. import estimate
+from ..jobs import Job, JobList, Link, State
+from ..properties import STAGE_LABELS
+from ..thumbnails import icon
+from .words import paragraph
+
+ORDER = ("surface", "splats", "orbit", "cutout")
+"""The most finished picture first."""
+SHOWN_WAITING = 6
+
+
+def draw_queue(layout: bpy.types.UILayout, jobs: JobList) -> None:
+    """The running jobs in full, those that wait in a line each."""
+    queue = jobs.queue
+    if not queue and not jobs.paused:
+        return
+    waiting = [job for job in queue if job.state is State.QUEUED]
+    for job in queue:
+        if job not in waiting:
+            _draw_job(layout, job, jobs)
+    box = layout.box()
+    row = box.row()
+    row.label(text=f"{len(waiting)} waiting" if waiting else "No job waits", icon="SORTTIME")
+    words, mark = ("Resume Queue", "PLAY") if jobs.paused else ("Pause Queue", "PAUSE")
+    row.operator("orrery.pause", text=words, icon=mark)
+    for number, job in enumerate(waiting[:SHOWN_WAITING]):
+        row = box.row(align=True)
+        row.label(text=f"{job.name} (seed {job.seed})", icon="DOT")
+        if number:
+            row.operator("orrery.move_first", text="", icon="TRIA_UP_BAR").job = job.id
+        row.operator("orrery.cancel", text="", icon="X").job = job.id
+    if len(waiting) > SHOWN_WAITING:
+        box.label(text=f"and {len(waiting) - SHOWN_WAITING} more")
+    if jobs.paused and waiting:
+        paragraph(box, "The queue is paused: no waiting job is begun.", "INFO")
+
+
+def _draw_job(layout: bpy.types.UILayout, job: Job, jobs: JobList) -> None:
+    box = layout.box()
+    row = box.row()
+    row.label(text=job.name, icon="MESH_MONKEY")
+    if jobs.link is Link.LOST:
+        paragraph(box, "The connection is lost; the job goes on as soon as it is back.", "ERROR")
+    if job.state is State.RUNNING and job.stage:
+        title = f"{STAGE_LABELS.get(job.stage, job.stage)} ({job.index + 1} of {job.stages})"
+    else:
+        title = job.state.value.capitalize()
+    box.progress(factor=job.fraction, type="BAR", text=title)
+    left = estimate.left(job, jobs.jobs.values(), time.time())
+    if left is not None:
+        row.label(text=f"{estimate.words(left)} left")
+    if job.text:
+        paragraph(box, job.text[:1].upper() + job.text[1:])
+    if job.reused:
+        names = ", ".join(STAGE_LABELS.get(stage, stage).lower() for stage in job.reused)
+        paragraph(box, f"Taken from an earlier job: {names}.", "RECOVER_LAST")
+    _draw_previews(box, job)
+    row = box.row(align=True)
+    row.operator("orrery.cancel", icon="CANCEL").job = job.id
+
+
+def _draw_previews(layout: bpy.types.UILayout, job: Job) -> None:
+    """The newest picture large, the cut-out and the orbit as a strip."""
+    large = next((job.previews[name][-1] for name in ORDER if job.previews.get(name)), None)
+    if large is None:
+        return
+    layout.template_icon(icon_value=icon(large), scale=7)
+    strip = [*job.previews.get("cutout", ())[-1:], *job.previews.get("orbit", ())]
+    if len(strip) > 1:
+        row = layout.row(align=True)
+        for path in strip[-7:]:
+            row.template_icon(icon_value=icon(path), scale=1.6)

@@ -1,0 +1,66 @@
+"""What a running job looks like so far, in the scene: a picture that stands where the result will be.
+
+The backend sends small pictures, not geometry. The newest of them hangs as an image empty at the place of
+the result, and goes when the result comes. It is not saved with the file's undo history: everything is
+found by name each time.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import bpy
+
+from .jobs import Job
+from .properties import settings
+
+NAME = "Orrery preview"
+WIDTH = 1.33
+"""Metres that the frame of a view is wide at the object (`OrbitOptions`: 3 m, 25 degrees)."""
+ORDER = ("surface", "splats", "orbit", "cutout")
+"""The most finished picture first."""
+
+
+def update(queue: Sequence[Job]) -> None:
+    """Show the running job's newest picture, or nothing; cheap when nothing changed."""
+    scene = bpy.context.scene
+    if scene is None or not hasattr(scene, "orrery") or bpy.context.mode != "OBJECT":
+        return
+    job = next((job for job in queue if job.stage), None)
+    path = newest(job) if job is not None and settings(bpy.context).preview_in_scene else None
+    if path is None:
+        remove()
+        return
+    item = bpy.data.objects.get(NAME)
+    if item is not None and item.get("orrery_preview") == str(path):
+        return
+    image = bpy.data.images.get(NAME)
+    if image is None:
+        image = bpy.data.images.load(str(path))
+        image.name = NAME
+    else:
+        image.filepath = str(path)
+        image.reload()
+    if item is None:
+        item = bpy.data.objects.new(NAME, None)
+        item.empty_display_type, item.hide_render, item.hide_select = "IMAGE", True, True
+        item.empty_display_size = WIDTH
+        item.rotation_euler.x = 1.5707963  # upright, seen from the front
+        item.location = settings(bpy.context).place(scene)
+        item.location.z += WIDTH / 2
+        scene.collection.objects.link(item)
+    item.data = image
+    item["orrery_preview"] = str(path)
+
+
+def newest(job: Job) -> Path | None:
+    """The picture that shows most of the result."""
+    return next((job.previews[name][-1] for name in ORDER if job.previews.get(name)), None)
+
+
+def remove() -> None:
+    """Take the picture away."""
+    item, image = bpy.data.objects.get(NAME), bpy.data.images.get(NAME)
+    if item is not None and "orrery_preview" in item:
+        bpy.data.objects.remove(item)
+    if image is not None:
+        bpy.data.images.remove(image)
