@@ -2,8 +2,10 @@
 
 A visual hull has this by construction; a hull lowered by depth loses it where the depth is a little wrong,
 and there the outline shrinks, which costs more in new views than a smooth error of the depth. Along each
-sight line that has lost the object a small ball is put back, where the least was missing, as large as the
-hull and the pixel's distance from the outline allow: along an outline they join to a rim tangent to it.
+sight line that has lost the object the carved field is raised where the least was missing, by what was
+missing: a little where the carve bit a little, along an outline to a rim tangent to it; it keeps its form.
+Balls put back instead are too small for the grid to hold them: outlines stayed some .15 pixels short
+(on the orbit 1.1 dB less on drill, hammer and lunch box; a track off the orbit was below its hull).
 """
 
 import numpy as np
@@ -15,9 +17,11 @@ from backend.geometry.parallel import bands, map_parallel
 
 _BAND = 1.7
 _LEAST = 0.35
-_ENOUGH = np.float32(0.4)
+_ENOUGH = np.float32(0.7)
 """Of what the hull holds on a sight line: a carved line that holds less has lost its outline."""
 _INNER = 4
+_RAISED, _FREE = np.float32(0.5), np.float32(1.4)
+"""Cells from the point raised: up to the first the field is raised in full, from the second not at all."""
 
 
 @inline_kernel
@@ -50,8 +54,8 @@ def _span(dx, dy, dz, centre, shape):
 
 
 @kernel
-def _lost_rays(hull, carved, distance, ray, centre, focal, cell, start, stop, balls):
-    """Balls (x, y, z in cells, radius in metres) for rows start..stop of one view; returns their number.
+def _lost_rays(hull, carved, distance, ray, centre, focal, cell, start, stop, lifts):
+    """Points to raise (x, y, z in cells, by metres) for rows start..stop of one view; returns their number.
 
     ray (3, 3): pixel (column, row, 1) -> direction in cells for one metre of depth; centre (3,) in cells.
     """
@@ -92,7 +96,7 @@ def _lost_rays(hull, carved, distance, ray, centre, focal, cell, start, stop, ba
             if whole or most <= 0.1 * _LEAST * cell:
                 continue
             need = min(most, allowed)
-            if left >= _ENOUGH * need or count >= len(balls):
+            if left >= _ENOUGH * need or count >= len(lifts):
                 continue
             best, at = np.float32(-1e30), near
             t = near
@@ -103,24 +107,25 @@ def _lost_rays(hull, carved, distance, ray, centre, focal, cell, start, stop, ba
                     if value > best:
                         best, at = value, t
                 t += step
-            balls[count, 0] = centre[0] + dx * at
-            balls[count, 1] = centre[1] + dy * at
-            balls[count, 2] = centre[2] + dz * at
-            balls[count, 3] = need
+            lifts[count, 0] = centre[0] + dx * at
+            lifts[count, 1] = centre[1] + dy * at
+            lifts[count, 2] = centre[2] + dz * at
+            lifts[count, 3] = need - best
             count += 1
     return count
 
 
 @kernel
-def _put_back(hull, field, balls, cell):
-    for n in range(len(balls)):
-        x, y, z, radius = balls[n, 0], balls[n, 1], balls[n, 2], balls[n, 3]
-        reach = int(radius / cell) + 2
-        for i in range(max(int(x) - reach, 0), min(int(x) + reach + 2, field.shape[0])):
-            for j in range(max(int(y) - reach, 0), min(int(y) + reach + 2, field.shape[1])):
-                for k in range(max(int(z) - reach, 0), min(int(z) + reach + 2, field.shape[2])):
-                    away = np.sqrt((i - x) ** 2 + (j - y) ** 2 + (k - z) ** 2) * cell
-                    value = min(hull[i, j, k], np.float32(radius - away))
+def _raise(hull, carved, lifts, field):
+    """field <- `carved` raised around the points `lifts` (M, 4), nowhere above `hull`."""
+    for n in range(len(lifts)):
+        x, y, z, lift = lifts[n, 0], lifts[n, 1], lifts[n, 2], lifts[n, 3]
+        for i in range(max(int(x) - 1, 0), min(int(x) + 3, field.shape[0])):
+            for j in range(max(int(y) - 1, 0), min(int(y) + 3, field.shape[1])):
+                for k in range(max(int(z) - 1, 0), min(int(z) + 3, field.shape[2])):
+                    away = np.sqrt((i - x) ** 2 + (j - y) ** 2 + (k - z) ** 2)
+                    share = min(max((_FREE - away) / (_FREE - _RAISED), 0.0), 1.0)
+                    value = min(hull[i, j, k], carved[i, j, k] + np.float32(share * lift))
                     field[i, j, k] = max(field[i, j, k], value)
 
 
@@ -170,7 +175,7 @@ def _rays(grid: Grid, cameras: Cameras, view: int) -> tuple[np.ndarray, np.ndarr
 
 
 def keep_outlines(hull: Grid, carved: Grid, masks: Silhouettes, cameras: Cameras) -> Grid:
-    """`carved` with matter put back where a sight line inside a mask meets the hull and no longer it.
+    """`carved`, raised where a sight line inside a mask meets the hull and no longer it.
 
     hull, carved  on the same grid, `carved` nowhere above `hull`; cameras of the views in `masks`
     """
@@ -179,17 +184,17 @@ def keep_outlines(hull: Grid, carved: Grid, masks: Silhouettes, cameras: Cameras
     def lost(item: tuple[int, tuple[int, int]]) -> np.ndarray:
         view, (start, stop) = item
         ray, centre = _rays(hull, cameras, view)
-        balls = np.empty(((stop - start) * 64, 4))
+        lifts = np.empty(((stop - start) * 64, 4))
         count = _lost_rays(
             hull.field, carved.field, masks.distance[view], ray, centre, float(masks.focal[view]), cell,
-            start, stop, balls,
+            start, stop, lifts,
         )  # fmt: skip
-        return balls[:count]
+        return lifts[:count]
 
     pieces = [(view, band) for view in range(len(cameras)) for band in bands(cameras.height, 2)]
-    balls = np.concatenate(map_parallel(lost, pieces))
-    if not len(balls):
+    lifts = np.concatenate(map_parallel(lost, pieces))
+    if not len(lifts):
         return carved
     field = carved.field.copy()
-    _put_back(hull.field, field, balls, cell)
+    _raise(hull.field, carved.field, lifts, field)
     return Grid(field, carved.origin, cell)
