@@ -83,15 +83,23 @@ def set_display(item: bpy.types.Object, what: str) -> None:
 def input_of(modifier: bpy.types.NodesModifier, name: str) -> object:
     """The value of a modifier's input; None where its group has no such input."""
     socket = modifier.node_group.interface.items_tree.get(name)
-    return None if socket is None else modifier.get(socket.identifier, socket.default_value)
+    if socket is None:
+        return None
+    if hasattr(modifier, "properties"):  # from 5.2 on
+        return getattr(modifier.properties.inputs, socket.identifier).value
+    return modifier.get(socket.identifier, socket.default_value)
 
 
 def set_input(modifier: bpy.types.NodesModifier, name: str, value: object) -> None:
     """Set a modifier's input, if its group has it."""
     socket = modifier.node_group.interface.items_tree.get(name)
-    if socket is not None:
+    if socket is None:
+        return
+    if hasattr(modifier, "properties"):
+        getattr(modifier.properties.inputs, socket.identifier).value = value
+    else:
         modifier[socket.identifier] = value
-        modifier.id_data.update_tag()
+    modifier.id_data.update_tag()
 
 
 class _Nodes:

@@ -178,7 +178,13 @@ void main()
 _LAY_FRAGMENT = """
 void main()
 {
-  result = clamp(texture(picture, texel), 0.0, 1.0);
+  vec4 seen = clamp(texture(picture, texel), 0.0, 1.0);
+  if (srgbTarget) {  /* Blender sets this: such a target encodes what is written */
+    vec3 straight = seen.rgb / max(seen.a, 1e-6);
+    seen.rgb = seen.a * mix(straight / 12.92, pow((straight + 0.055) / 1.055, vec3(2.4)),
+                            greaterThan(straight, vec3(0.04045)));
+  }
+  result = seen;
 }
 """
 
@@ -210,10 +216,12 @@ def splat_shader() -> gpu.types.GPUShader:
 
 @cache
 def lay_shader() -> gpu.types.GPUShader:
-    """Lays a premultiplied picture over the bound target, texel by pixel."""
+    """Lays a premultiplied picture over the bound target, texel by pixel. Blender itself mixes what handlers
+    draw with the scene in linear light: soft edges come out a little lighter there than in `paint`."""
     varying = gpu.types.GPUStageInterfaceInfo("orrery_lay")
     varying.smooth("VEC2", "texel")
     info = gpu.types.GPUShaderCreateInfo()
+    info.push_constant("BOOL", "srgbTarget")
     info.sampler(0, "FLOAT_2D", "picture")
     info.vertex_in(0, "VEC2", "corner")
     info.vertex_out(varying)
