@@ -55,7 +55,7 @@ def sv3d_u_vector(cond_aug: float) -> torch.Tensor:
 def sv3d_p_vector(
     cond_aug: float, elevations_degrees: Sequence[float], azimuths_degrees: Sequence[float]
 ) -> torch.Tensor:
-    """[T, 1280], a row a frame: noise on the condition, polar angle from the top, azimuth, both in radians."""
+    """[T, 1280], a row a frame: noise on the condition, polar angle from the top, azimuth, in radians."""
     polar = torch.tensor([math.radians(90 - e) for e in elevations_degrees])
     azimuth = torch.tensor([math.radians(a % 360) for a in azimuths_degrees])
     parts = [

@@ -1,6 +1,6 @@
 """V3D's scene condition: features of source pictures, gathered along the rays of the views to make.
 
-V3D section 3.4 (pixelNeRF, Yu 2021) with the sizes of its released code: 64 feature channels at a quarter of the
+V3D section 3.4 (pixelNeRF, Yu 2021) with the sizes of its released code: 64 channels at a quarter of the
 picture, 128 samples a ray, weights over the samples by softmax instead of densities.
 """
 

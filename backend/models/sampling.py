@@ -3,6 +3,7 @@
 EDM, Karras 2022; the settings of Stable Video Diffusion: sigma from 700 to 0.002, rho 7, no churn.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -155,7 +156,7 @@ def sample(
     on_estimate(i, estimate)        sees the guided estimate of step i: progress, previews; may raise
     """
     latents = noise * torch.sqrt(1.0 + sigmas[0] ** 2)
-    for step, (sigma, after) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for step, (sigma, after) in enumerate(itertools.pairwise(sigmas)):
         if before_step is not None:
             latents = before_step(step, latents, sigma)
         estimate = guided(net, latents, sigma, condition, scales, together=together)

@@ -141,8 +141,9 @@ class VideoUNet(nn.Module):
         vector: torch.Tensor,  # [B, vector_width], or [B * T, vector_width]
         frames: int,
     ) -> torch.Tensor:
-        """Returns [B * T, out_channels, H, W]."""
+        """Returns [B * T, out_channels, H, W] in the sample's precision; inside, the parameters' is used."""
         net = self.net
+        given, sample = sample.dtype, sample.to(net.conv_in.weight.dtype)
         samples = len(sample) // frames
         time = net.time_embedding(net.time_proj(noise_level.expand(samples)).to(sample.dtype))
         embedding = time.repeat_interleave(frames, dim=0)  # [B * T, E]
@@ -170,7 +171,7 @@ class VideoUNet(nn.Module):
             hidden = block(
                 hidden_states=hidden, res_hidden_states_tuple=passed, upsample_size=size, **known(block)
             )
-        return net.conv_out(net.conv_act(net.conv_norm_out(hidden)))
+        return net.conv_out(net.conv_act(net.conv_norm_out(hidden))).to(given)
 
 
 def _attends(block: nn.Module) -> bool:

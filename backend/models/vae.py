@@ -94,7 +94,8 @@ class VaeEncoder(nn.Module):
 
     def moments(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[N, 3, H, W] in [-1, 1] -> mean and standard deviation of the latents, [N, 4, H/8, W/8] each."""
-        mean, log_variance = self.quant_conv(self.encoder(pictures)).chunk(2, dim=1)
+        inner = pictures.to(self.quant_conv.weight.dtype)
+        mean, log_variance = self.quant_conv(self.encoder(inner)).to(pictures.dtype).chunk(2, dim=1)
         return mean, torch.exp(0.5 * log_variance.clamp(-30.0, 20.0))
 
 
@@ -114,7 +115,8 @@ class ImageDecoder(nn.Module):
 
     def forward(self, latents: torch.Tensor, frames: int) -> torch.Tensor:
         """[B * T, 4, h, w], already divided by LATENT_SCALE -> [B * T, 3, 8h, 8w]."""
-        return self.decoder(self.post_quant_conv(latents))
+        inner = latents.to(self.post_quant_conv.weight.dtype)
+        return self.decoder(self.post_quant_conv(inner)).to(latents.dtype)
 
 
 class VideoDecoder(nn.Module):
@@ -134,8 +136,9 @@ class VideoDecoder(nn.Module):
 
     def forward(self, latents: torch.Tensor, frames: int) -> torch.Tensor:
         """[B * T, 4, h, w], already divided by LATENT_SCALE -> [B * T, 3, 8h, 8w]; frames: T."""
-        still = torch.zeros(len(latents) // frames, frames, dtype=latents.dtype, device=latents.device)
-        return self.decoder(latents, image_only_indicator=still, num_frames=frames)
+        inner = latents.to(self.decoder.conv_in.weight.dtype)
+        still = torch.zeros(len(latents) // frames, frames, dtype=inner.dtype, device=latents.device)
+        return self.decoder(inner, image_only_indicator=still, num_frames=frames).to(latents.dtype)
 
 
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out": "proj_out"}
