@@ -1,4 +1,5 @@
-"""Build the Blender extension: one zip a platform with the add-on, the protocol and their wheels.
+"""Build the Blender extension: one zip a platform with the add-on, the protocol and their wheels, and the
+backend's own wheel, which the add-on installs elsewhere on request.
 
     python build_addon.py                      for this machine, into dist/
     python build_addon.py --platform all
@@ -20,6 +21,8 @@ import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from build_backend_wheel import build_wheel
+
 ROOT = Path(__file__).resolve().parent
 ADDON, PROTOCOL = ROOT / "blender_addon", ROOT / "shared_protocol"
 
@@ -36,7 +39,8 @@ WHEEL_PLATFORMS = {
 }
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
-SKIPPED = ("__pycache__", "wheels")
+SKIPPED = ("__pycache__", "wheels", "backend_package")
+BACKEND_FOLDER = "backend_package"
 
 _IMPORT = re.compile(r"^(?P<indent>\s*)from shared_protocol(?P<module>(?:\.\w+)*) import ", re.MULTILINE)
 
@@ -152,6 +156,10 @@ def contents(target: str, wheels: list[Path]) -> dict[str, bytes]:
     files["blender_manifest.toml"] = manifest_for(target, [path.name for path in wheels]).encode("utf-8")
     for path in wheels:
         files[f"wheels/{path.name}"] = path.read_bytes()
+    with tempfile.TemporaryDirectory() as temporary:
+        backend = build_wheel(Path(temporary))
+        # Not among the manifest's wheels: those go into Blender's Python, this one never does.
+        files[f"{BACKEND_FOLDER}/{backend.name}"] = backend.read_bytes()
     return files
 
 

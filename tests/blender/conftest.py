@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -29,3 +30,22 @@ def render(blender, tmp_path):
     from tests.support.blender_render import render_front
 
     return lambda **settings: render_front(Path(tmp_path), **settings)
+
+
+_status = 0
+
+
+def pytest_sessionfinish(session, exitstatus):
+    global _status
+    _status = int(exitstatus)
+
+
+def pytest_unconfigure(config):
+    """bpy 4.2 as a module crashes while Python takes itself down, after a property group with a method was
+    registered (an empty class in a script of its own shows it); its exit code would hide ours."""
+    bpy = sys.modules.get("bpy")
+    if bpy is not None and bpy.app.version < (4, 3, 0):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        shutil.rmtree(_USER, ignore_errors=True)
+        os._exit(_status)

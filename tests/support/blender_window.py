@@ -101,8 +101,8 @@ def main(folder: Path) -> None:
     preferences.Defaults.auto_start = False
     session.user_folder = lambda: folder / "user"
     bpy.context.preferences.view.show_splash = False
-    for panel in panels.CLASSES:  # all open, so that all are drawn
-        if issubclass(panel, bpy.types.Panel) and hasattr(panel, "bl_options"):
+    for panel in panels.CLASSES:
+        if panel.__name__ in settings.get("open", ()):
             panel.bl_options = panel.bl_options - {"DEFAULT_CLOSED"}
     blender_addon.register()
     ticks = 0
