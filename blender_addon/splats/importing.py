@@ -1,31 +1,57 @@
 """Files of Gaussians -> objects in the scene."""
 
+import mmap
+from collections.abc import Iterator
+
 import bpy
 
 from shared_protocol.splats.arrays import StoredSplats
-from shared_protocol.splats.files import decode_stored
 
 from . import layout
+from .columns import Columns, columns_of, read_columns
 
 TRANSPARENT_BOUNCES = 128
 """A ray through haze meets more than Cycles' default of 8 Gaussians; 128 is where the picture stops
 changing visibly (20 bounces lose 8 dB on a scene of 20,000 splats)."""
 
 
-def import_splats(data: bytes, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
-    """Import the bytes of a file of Gaussians (.ply, .compressed.ply, .spz, .splat) into `collection`.
+def import_splats(data: bytes | mmap.mmap, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
+    """Import the content of a file of Gaussians (.ply, .compressed.ply, .spz, .splat) into `collection`.
 
     Raises InvalidInput when it is no such file, and the other errors of `decode_stored`.
     """
-    return splats_object(name, decode_stored(data), collection)
+    return _last(import_steps(read_columns(data), name, collection))
 
 
 def splats_object(name: str, stored: StoredSplats, collection: bpy.types.Collection) -> bpy.types.Object:
-    """An object of these Gaussians, at once."""
-    data = layout.new_data(name, stored.count)
-    for _ in layout.fill(data, stored):
-        pass
-    return layout.new_object(name, data, stored.degree, collection)
+    """An object of these Gaussians."""
+    return _last(import_steps(columns_of(stored), name, collection))
+
+
+def import_steps(
+    reading: Iterator[Columns | None], name: str, collection: bpy.types.Collection
+) -> Iterator[bpy.types.Object | None]:
+    """Steps of a few milliseconds (one attribute of a million Gaussians: 10) that make an object of what
+    is read; the last one yields it. Ended early, nothing stays in the file."""
+    columns = None
+    for read in reading:
+        columns = read
+        yield None
+    data = layout.new_data(name, columns.count)
+    done = False
+    try:
+        for _ in layout.fill(data, columns):
+            yield None
+        done = True
+    finally:
+        if not done:
+            layout.remove_data(data)
+    yield layout.new_object(name, data, columns.degree, collection)
+
+
+def _last(steps: Iterator[bpy.types.Object | None]) -> bpy.types.Object:
+    *_, item = steps
+    return item
 
 
 def prepare_scene(scene: bpy.types.Scene) -> None:

@@ -24,13 +24,13 @@ import numpy as np
 from shared_protocol.splats.arrays import (
     SplatArrays,
     StoredSplats,
-    activate,
     opacities_of,
     store,
     unit_quaternions,
 )
 
 from . import nodes
+from .columns import Columns
 
 MARK = "orrery_splat_layout"
 LAYOUT_VERSION = 2
@@ -124,31 +124,33 @@ def new_data(name: str, size: int) -> Data:
     return mesh
 
 
-def fill(data: Data, stored: StoredSplats) -> Iterator[None]:
-    """Set all attributes, in steps: each sets one attribute."""
-    yield from _fill_stored(data, stored)
-    splats = activate(stored)
-    put(data, "position", splats.positions)
-    yield
-    put(data, "scale", splats.scales)
-    yield
-    put(data, "rotation", splats.rotations)
-    yield
-    base = np.empty((stored.count, 4), np.float32)
-    base[:, :3] = splats.harmonics[:, 0]
+def remove_data(data: Data) -> None:
+    """Take an unused data-block out of the file."""
+    (bpy.data.pointclouds if native(data) else bpy.data.meshes).remove(data)
+
+
+def fill(data: Data, columns: Columns) -> Iterator[None]:
+    """Set all attributes, in steps: each sets one."""
+    kept = (
+        ("stored:log_scale", columns.log_scales),
+        ("stored:logit", columns.logits),
+        ("stored:rotation", columns.rotations),
+    )
+    splats = columns.activated()
+    base = np.empty((columns.count, 4), np.float32)
+    base[:, :3] = columns.coefficients[0]
     base[:, 3] = splats.opacities
-    put(data, "radiance:base", base)
     yield
-    for index in range(1, splats.harmonics.shape[1]):
-        put(data, coefficient(index), splats.harmonics[:, index])
+    shown = (
+        ("position", columns.positions),
+        ("scale", splats.scales),
+        ("rotation", splats.rotations),
+        ("radiance:base", base),
+    )
+    harmonics = ((coefficient(k), c) for k, c in enumerate(columns.coefficients) if k)
+    for name, values in (*kept, *shown, *harmonics):
+        put(data, name, values)
         yield
-
-
-def _fill_stored(data: Data, stored: StoredSplats) -> Iterator[None]:
-    put(data, "stored:log_scale", stored.log_scales)
-    put(data, "stored:logit", stored.logits)
-    put(data, "stored:rotation", stored.rotations)
-    yield
 
 
 def new_object(name: str, data: Data, degree: int, collection: bpy.types.Collection) -> bpy.types.Object:

@@ -51,6 +51,12 @@ class Table:
         self.kinds = {kind for _, kind in element.fields}
         self.count = element.count
 
+    @property
+    def plain(self) -> np.ndarray | None:
+        """(count, properties) view of the file's own float32 numbers, None where it has other types."""
+        rows = self._rows
+        return rows if rows.dtype.names is None and rows.dtype == np.dtype("<f4") else None
+
     def take(self, names: Sequence[str], dtype: type | str = np.float32) -> np.ndarray:
         """(count, len(names)) array, a copy."""
         if self._rows.dtype.names is None:

@@ -122,7 +122,7 @@ bpy.ops.extensions.package_install_files(
     filepath=sys.argv[1], repo="user_default", enable_on_install=True
 )
 import bl_ext.user_default.orrery as addon
-from bl_ext.user_default.orrery.splats.importing import decode_stored
+from bl_ext.user_default.orrery.splats.columns import decode_stored
 from bl_ext.user_default.orrery import session
 import zmq
 import msgpack

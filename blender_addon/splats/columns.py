@@ -1,0 +1,167 @@
+"""Files of Gaussians -> the columns that attributes take, in steps and with as few copies as can be.
+
+`decode_stored` of the protocol gives harmonics Gaussian by Gaussian; attributes want them coefficient by
+coefficient. For the usual file, a binary PLY of floats, each block of rows goes straight from the file
+into the columns while it is in the cache.
+"""
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shared_protocol.errors import InvalidInput
+from shared_protocol.splats.arrays import COEFFICIENTS, SplatArrays, StoredSplats, activate
+from shared_protocol.splats.compressed_ply import PACKED
+from shared_protocol.splats.elements import Table, read_tables
+from shared_protocol.splats.files import decode_stored
+from shared_protocol.splats.ply import property_names
+
+_BLOCK = 2048
+"""Rows worked on at a time: half a megabyte at degree 3."""
+_STEP = 1 << 16
+"""Rows between two looks at the clock."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Gaussians as a file holds them (see `StoredSplats`), the harmonics as K arrays (G, 3)."""
+
+    positions: np.ndarray
+    log_scales: np.ndarray
+    rotations: np.ndarray
+    logits: np.ndarray
+    coefficients: list[np.ndarray]
+
+    @property
+    def count(self) -> int:
+        return len(self.positions)
+
+    @property
+    def degree(self) -> int:
+        return COEFFICIENTS.index(len(self.coefficients))
+
+    def activated(self) -> SplatArrays:
+        """Scales, opacities and unit quaternions; the harmonics are those of degree 0 only."""
+        return activate(
+            StoredSplats(
+                self.positions, self.log_scales, self.rotations, self.logits, self.coefficients[0][:, None]
+            )
+        )
+
+
+def open_file(path: str | Path) -> mmap.mmap | bytes:
+    """The content of a file, read when it is looked at. Raises InvalidInput when it cannot be read."""
+    path = Path(path)
+    try:
+        if not path.stat().st_size:
+            return b""
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read ({error.strerror or error})",
+            "a Gaussian-splatting file: .ply, .compressed.ply, .spz or .splat",
+            "Check the path.",
+        ) from error
+
+
+def read_columns(
+    data: bytes | mmap.mmap, *, degree: int = 3, keep_axes: bool = False, drop_broken: bool = False
+) -> Iterator[Columns | None]:
+    """Steps that read a file; the last one yields the columns, the others None.
+
+    degree       harmonics above it are left out
+    keep_axes    leave an SPZ's axes as they are
+    drop_broken  leave out Gaussians with numbers that are not finite, which are an error otherwise
+
+    Raises what `decode_stored` raises.
+    """
+    view = memoryview(data)
+    table = _plain_ply(view)
+    if table is not None:
+        columns = None
+        for columns in _from_rows(table, degree):
+            if columns is None:
+                yield None
+        if columns is not None:
+            yield columns
+            return
+    yield from columns_of(decode_stored(view, keep_axes=keep_axes, drop_broken=drop_broken), degree=degree)
+
+
+def columns_of(stored: StoredSplats, *, degree: int = 3) -> Iterator[Columns | None]:
+    """The same from Gaussians in memory."""
+    kept = min(stored.harmonics.shape[1], COEFFICIENTS[degree])
+    coefficients = [np.empty((stored.count, 3), np.float32) for _ in range(kept)]
+    for start in range(0, stored.count, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        block = stored.harmonics[part]
+        for k, column in enumerate(coefficients):
+            column[part] = block[:, k]
+        if not (start + _BLOCK) % _STEP:
+            yield None
+    yield Columns(stored.positions, stored.log_scales, stored.rotations, stored.logits, coefficients)
+
+
+def _plain_ply(view: memoryview) -> Table | None:
+    """The vertices of a binary PLY of floats in INRIA's order, None for every other file."""
+    if bytes(view[:3]) != b"ply":
+        return None
+    table = read_tables(view, ("vertex",)).get("vertex")
+    if table is None or table.plain is None or PACKED[0] in table.names:
+        return None
+    rest = sum(name.startswith("f_rest_") for name in table.names)
+    coefficients = rest // 3 + 1
+    if rest % 3 or coefficients not in COEFFICIENTS:
+        return None
+    names = property_names(coefficients)
+    without_normals = names[:3] + names[6:]
+    return table if table.names[: len(names)] == names or table.names == without_normals else None
+
+
+def _from_rows(table: Table, degree: int) -> Iterator[Columns | None]:
+    """As `read_columns`; ends without columns when some Gaussian is not usable."""
+    rows, at = table.plain, {name: i for i, name in enumerate(table.names)}
+    count = len(rows)
+    in_file = sum(name.startswith("f_rest_") for name in table.names) // 3 + 1
+    kept = min(in_file, COEFFICIENTS[degree])
+    coefficients = [np.empty((count, 3), np.float32) for _ in range(kept)]
+    positions, log_scales = np.empty((count, 3), np.float32), np.empty((count, 3), np.float32)
+    rotations, logits = np.empty((count, 4), np.float32), np.empty(count, np.float32)
+    first, rest, tail = at["f_dc_0"], at["f_dc_2"] + 1, at["opacity"]
+    for start in range(0, count, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        block = rows[part]
+        positions[part] = block[:, :3]
+        coefficients[0][part] = block[:, first:rest]
+        logits[part] = block[:, tail]
+        log_scales[part] = block[:, tail + 1 : tail + 4]
+        rotations[part] = block[:, tail + 4 : tail + 8]
+        for k in range(1, kept):
+            column = coefficients[k][part]
+            for channel in range(3):
+                column[:, channel] = block[:, rest + channel * (in_file - 1) + k - 1]
+        if not _usable(
+            block[:, first:tail], positions[part], log_scales[part], rotations[part], logits[part]
+        ):
+            return
+        if not (start + _BLOCK) % _STEP:
+            yield None
+    yield Columns(positions, log_scales, rotations, logits, coefficients)
+
+
+def _usable(
+    harmonics: np.ndarray,
+    positions: np.ndarray,
+    log_scales: np.ndarray,
+    rotations: np.ndarray,
+    logits: np.ndarray,
+) -> bool:
+    """Whether all may be activated; sums of a block are finite when its numbers are (and not absurd).
+    A sum that only overflows is looked at again by `decode_stored`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(harmonics.sum() + positions.sum() + rotations.sum())
+    return bool(finite and (log_scales <= 88).all() and not np.isnan(logits).any())
