@@ -1,18 +1,29 @@
 """Gaussians in Blender: their layout, how they are shown, edited, read and written.
 
-layout, nodes, importing    attributes of a data-block; geometry nodes and material; files to objects
+layout, nodes, columns, importing       attributes of a data-block; nodes and material; files to objects
 view, order, atlas, shaders, painter    the drawing on the GPU
-viewport                    the handler that draws in 3D views
+viewport                                the handler that draws in 3D views
+transform, editing, files, panel        what the buttons and menus do
 """
 
-from . import viewport
+import bpy
+
+from . import editing, files, panel, viewport
+
+CLASSES = (*files.CLASSES, *editing.CLASSES, *panel.CLASSES)
 
 
 def register() -> None:
     """Called when the add-on is switched on."""
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+    files.register()
     viewport.register()
 
 
 def unregister() -> None:
     """Called when the add-on is switched off."""
     viewport.unregister()
+    files.unregister()
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

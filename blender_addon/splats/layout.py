@@ -30,11 +30,14 @@ from shared_protocol.splats.arrays import (
 )
 
 from . import nodes
-from .columns import Columns
+from .columns import Columns, columns_of
 
 MARK = "orrery_splat_layout"
 LAYOUT_VERSION = 2
 """Stored on the object under `MARK`, so that a later version can upgrade an older file."""
+
+SELECTION = ".selection"
+"""Where point clouds keep it."""
 
 Data = bpy.types.Mesh | bpy.types.PointCloud
 
@@ -122,6 +125,44 @@ def new_data(name: str, size: int) -> Data:
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(size)
     return mesh
+
+
+def replace(data: Data, stored: StoredSplats) -> None:
+    """Other Gaussians in the same data-block: every object that shows it follows."""
+    if native(data):
+        data.resize(stored.count)
+    else:
+        data.clear_geometry()
+        data.vertices.add(stored.count)
+    for name in [a.name for a in data.attributes if a.name.startswith("radiance:sh_")]:
+        data.attributes.remove(data.attributes[name])
+    columns = None
+    for read in columns_of(stored):
+        columns = read
+    for _ in fill(data, columns):
+        pass
+    data.update_tag()
+
+
+def selected(data: Data) -> np.ndarray:
+    """(G,) bool: the selected Gaussians, as Edit Mode shows them."""
+    attribute = data.attributes.get(SELECTION)
+    result = np.zeros(count(data), bool)
+    if attribute is not None:
+        attribute.data.foreach_get("value", result)
+    elif not native(data):
+        data.vertices.foreach_get("select", result)
+    return result
+
+
+def select(data: Data, chosen: np.ndarray) -> None:
+    """Select these Gaussians, (G,) bool, and no others."""
+    if native(data):
+        attribute = data.attributes.get(SELECTION) or data.attributes.new(SELECTION, "BOOLEAN", "POINT")
+        attribute.data.foreach_set("value", np.ascontiguousarray(chosen, bool))
+    else:
+        data.vertices.foreach_set("select", np.ascontiguousarray(chosen, bool))
+    data.update_tag()
 
 
 def remove_data(data: Data) -> None:
