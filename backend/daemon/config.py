@@ -8,16 +8,14 @@ from pathlib import Path
 
 from backend.daemon.curve import require_keys
 from backend.pipeline.engines import ENGINES, availability
-from backend.pipeline.recipes import RECIPES
+from backend.pipeline.recipes import FROM_PICTURES, RECIPES
 from shared_protocol.errors import InvalidInput
 from shared_protocol.messages import Limits
 
 LOOPBACK = "127.0.0.1"
 WORKER_COMMAND = (sys.executable, "-m", "backend.worker.main")
 PICTURE_RECIPES = {
-    name: tuple(stage.name for stage in recipe)
-    for name, recipe in RECIPES.items()
-    if recipe[0].inputs == ("picture",)
+    name: tuple(stage.name for stage in recipe) for name, recipe in RECIPES.items() if name in FROM_PICTURES
 }
 """Recipes that a client can submit, with their stages: those that start from pictures."""
 MAX_WORKERS = 64

@@ -16,4 +16,8 @@ IMAGE_TO_3D = (MATTING, ORBIT, REFINE, SPLATS, SURFACE, TEXTURE, EXPORT)
 VIEWS_TO_3D = (SPLATS, SURFACE, TEXTURE, EXPORT)
 """picture (the first view), views -> exports (reconstruction alone)."""
 
-RECIPES = {"image_to_3d": IMAGE_TO_3D, "views_to_3d": VIEWS_TO_3D}
+RECIPES = {"image_to_3d": IMAGE_TO_3D, "views_to_3d": VIEWS_TO_3D, "sides_to_3d": VIEWS_TO_3D}
+
+FROM_PICTURES = ("image_to_3d", "sides_to_3d")
+"""Recipes that a client can submit: they need pictures only. For the second, the names of the pictures say
+which side each shows (`backend/inputs/sides.py`)."""
