@@ -1,7 +1,7 @@
 """The jobs on the disk, so that they outlive this Blender; no bpy, on the client's thread.
 
 FOLDER/jobs/JOB/job.json            what was asked and what came of it
-                input-0.png ...     the pictures, for another try
+                input-0-NAME.png    the pictures, for another try
                 preview-NAME-N.jpg  what the backend showed on the way
                 result/             the files of the result
 """
@@ -86,8 +86,8 @@ def keep_input(folder: Path, job: str, number: int, name: str, data: bytes) -> s
     """Keep a picture of a job for another try; returns the file's name."""
     place = job_folder(folder, job)
     place.mkdir(parents=True, exist_ok=True)
-    suffix = Path(name).suffix.lower()
-    file = f"input-{number}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else '.png'}"
+    stem, suffix = re.sub(r"[^\w-]", "_", Path(name).stem)[:40], Path(name).suffix.lower()
+    file = f"input-{number}-{stem}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else '.png'}"
     if not (place / file).exists():
         (place / file).write_bytes(data)
     return file

@@ -26,7 +26,6 @@ class JobType:
     inputs   reads the settings, on the main thread; raises OrreryError
     draw     the choice of the inputs
     without  why not, where the backend has no such recipe
-    options  stage options that belong to the inputs
     """
 
     source: str
@@ -35,7 +34,6 @@ class JobType:
     inputs: Callable[[OrrerySettings], Inputs]
     draw: Callable[[bpy.types.UILayout, OrrerySettings], None]
     without: str = "This backend is too old for it; update it"
-    options: Callable[[OrrerySettings], dict[str, str]] = lambda _: {}
 
 
 def _from_file(chosen: OrrerySettings) -> Inputs:
@@ -100,7 +98,6 @@ JOB_TYPES = (
     ),
     JobType(
         FROM_SIDES, "sides_to_3d", _missing_sides, _from_sides, _draw_sides,
-        options=lambda chosen: {"arrange.sides": ",".join(sides_given(chosen))},
     ),
     JobType(
         FROM_TEXT, "text_to_3d",

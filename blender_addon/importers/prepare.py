@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 
-from shared_protocol.splats.arrays import StoredSplats
-from shared_protocol.splats.files import decode_stored
-
+from ..splats.columns import Columns, open_file, read_columns
 from .glb import GlbMesh, read_glb
 
 
@@ -21,7 +19,7 @@ class Prepared:
 
     mesh: GlbMesh | None
     lods: tuple[GlbMesh, ...]
-    splats: StoredSplats | None
+    splats: Columns | None
     cameras: bytes
     cutout: Path | None
 
@@ -34,10 +32,17 @@ def prepare(folder: Path) -> Prepared:
     return Prepared(
         read_glb(mesh) if mesh.exists() else None,
         tuple(read_glb(path) for path in lods),
-        decode_stored(splats.read_bytes()) if splats.exists() else None,
+        _gaussians(splats) if splats.exists() else None,
         cameras.read_bytes() if cameras.exists() else b"",
         cutout if cutout.exists() else None,
     )
+
+
+def _gaussians(path: Path) -> Columns:
+    """All that the scene will ask of them is worked out here."""
+    *_, columns = read_columns(open_file(path))
+    columns.base  # noqa: B018 - worked out here, kept
+    return columns
 
 
 def lod_file(level: int) -> str:

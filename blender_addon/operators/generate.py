@@ -42,7 +42,7 @@ class ORRERY_OT_generate(bpy.types.Operator):
         wanted = {
             "quality": chosen.quality,
             "engines": chosen.engines(),
-            "options": chosen.options() | kind.options(chosen),
+            "options": chosen.options(),
         }
         group = secrets.token_hex(8) if chosen.variations > 1 else ""
         for number in range(chosen.variations):

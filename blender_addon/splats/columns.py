@@ -8,6 +8,7 @@ into the columns while it is in the cache.
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,14 @@ class Columns:
     logits: np.ndarray
     coefficients: list[np.ndarray]
 
+    @cached_property
+    def base(self) -> np.ndarray:
+        """(G, 4) the constant harmonic and the opacity, as `radiance:base` holds them."""
+        values = np.empty((self.count, 4), np.float32)
+        values[:, :3] = self.coefficients[0]
+        values[:, 3] = self.activated.opacities
+        return values
+
     @property
     def count(self) -> int:
         return len(self.positions)
@@ -43,8 +52,11 @@ class Columns:
     def degree(self) -> int:
         return COEFFICIENTS.index(len(self.coefficients))
 
+    @cached_property
     def activated(self) -> SplatArrays:
-        """Scales, opacities and unit quaternions; the harmonics are those of degree 0 only."""
+        """Scales, opacities and unit quaternions; the harmonics are those of degree 0 only.
+
+        Looked at in a thread first, it costs the main thread nothing."""
         return activate(
             StoredSplats(
                 self.positions, self.log_scales, self.rotations, self.logits, self.coefficients[0][:, None]

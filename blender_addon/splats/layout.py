@@ -177,16 +177,13 @@ def fill(data: Data, columns: Columns) -> Iterator[None]:
         ("stored:logit", columns.logits),
         ("stored:rotation", columns.rotations),
     )
-    splats = columns.activated()
-    base = np.empty((columns.count, 4), np.float32)
-    base[:, :3] = columns.coefficients[0]
-    base[:, 3] = splats.opacities
+    splats = columns.activated
     yield
     shown = (
         ("position", columns.positions),
         ("scale", splats.scales),
         ("rotation", splats.rotations),
-        ("radiance:base", base),
+        ("radiance:base", columns.base),
     )
     harmonics = ((coefficient(k), c) for k, c in enumerate(columns.coefficients) if k)
     for name, values in (*kept, *shown, *harmonics):

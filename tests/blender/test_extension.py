@@ -50,14 +50,17 @@ def test_the_zip_brings_both_wheels_for_both_python_versions(archive):
         names = content.namelist()
     assert manifest["platforms"] == [build_addon.current_platform()]
     assert sorted(path.removeprefix("./") for path in manifest["wheels"]) == sorted(
-        name for name in names if name.endswith(".whl")
+        name for name in names if name.startswith("wheels/")
     )
+    assert [name for name in names if name.endswith(".whl") and not name.startswith("wheels/")] == [
+        "backend_package/orrery-0.1.0-py3-none-any.whl"
+    ], "the backend travels too, and not for Blender's Python"
     for package in ("pyzmq", "msgpack"):
         assert len([name for name in manifest["wheels"] if f"/{package}-" in name]) == 2
 
 
 def test_every_import_in_the_zip_is_relative_or_blenders_or_a_wheels(archive):
-    allowed = {"bpy", "bmesh", "mathutils", "numpy", "zmq", "msgpack", *sys.stdlib_module_names}
+    allowed = {"bpy", "bmesh", "gpu", "mathutils", "numpy", "zmq", "msgpack", *sys.stdlib_module_names}
     # ZSTD, tried one after the other: of Python 3.14, and Blender's own for its .blend files.
     allowed |= {"compression", "zstandard"}
     with zipfile.ZipFile(archive) as content:

@@ -76,7 +76,7 @@ def test_a_finished_job_is_in_the_history_of_the_next_blender_and_can_be_importe
     assert (job.state, job.name, job.seed) == (State.IMPORTED, "duck", 7)
     assert job.settings["quality"] == "standard"
     assert job.previews["cutout"][-1].read_bytes() == JPEG
-    assert job.inputs == ("input-0.png",)
+    assert job.inputs == ("input-0-duck.png",)
     assert not bpy.data.objects
     bpy.ops.orrery.import_result(job=job.id)  # without a backend: the files are here
     assert "duck" in bpy.data.objects
@@ -156,7 +156,7 @@ def test_a_job_is_run_again_from_its_texture_with_the_earlier_stages_as_they_wer
         again = current.jobs.latest
         pump_until(current, lambda: again.final)
         first, second = backend.submitted
-    assert (first.seed, first.inputs) == (second.seed, second.inputs), 'or the backend computes all anew'
+    assert (first.seed, first.inputs) == (second.seed, second.inputs), "or the backend computes all anew"
     assert second.options == {
         "surface.faces": 3000, "texture.size": 2048, "texture.delight": True, "texture.normal_map": False,
     }  # fmt: skip
@@ -172,7 +172,7 @@ def test_retry_with_changes_puts_picture_and_settings_into_the_panel(blender_aga
     chosen.seed, chosen.quality, chosen.texture_size, chosen.lods, chosen.path = 0, "high", "0", 0, ""
     bpy.ops.orrery.retry_with_changes(job=job.id)
     assert (chosen.seed, chosen.quality, chosen.texture_size, chosen.lods) == (9, "draft", "512", 2)
-    assert chosen.path.endswith("input-0.png")
+    assert chosen.path.endswith("input-0-duck.png")
 
 
 def test_a_deleted_job_is_gone_from_the_disk_and_stays_away(blender_again, result, tmp_path):
