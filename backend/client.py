@@ -27,7 +27,7 @@ from backend.output import OutputFolder
 from backend.pipeline.artifacts import translate_os_error
 from shared_protocol import messages as m
 from shared_protocol.errors import AccessDenied, InvalidInput, MalformedMessage, OrreryError, Unauthorized
-from shared_protocol.transfer import Download, Uploading, checksum
+from shared_protocol.transfer import Download, Uploading, checksum, keep_chunk_memory
 
 OnBytes = Callable[[str, int, int], None]
 """Called with a file's name, bytes done and bytes in all."""
@@ -275,6 +275,7 @@ class Client(ClientLink):
     def _download(self, download: Download, write: Callable[[int, memoryview], None]) -> None:
         if download.done and download.size:
             return
+        keep_chunk_memory()
         transfer = self._send(download.fetch())
         try:
             while True:

@@ -57,6 +57,7 @@ class ClientLink:
         self._context: zmq.Context[Any] = zmq.Context(1)
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
         self._request = 0
         self.welcome: m.HelloReply | None = None
 
@@ -87,6 +88,9 @@ class ClientLink:
         self._monitor = socket.get_monitor_socket(_LOST)
         socket.connect(endpoint.address)
         self._socket = socket
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
         try:
             reply = self._exchange(m.Hello(endpoint.token, self._name, __version__), m.HelloReply)
         except Lost as error:
@@ -205,17 +209,14 @@ class ClientLink:
 
     def _receive_any(self, kinds: Mapping[int, type[Any]], seconds: float) -> tuple[int, Any, Any]:
         assert self._socket is not None and self._monitor is not None
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._monitor, zmq.POLLIN)
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            ready = dict(poller.poll(max(1, int(left * 1000))))
+            ready = dict(self._poller.poll(max(1, int(left * 1000))))
             if self._socket not in ready:
                 if ready:
                     self._explain_loss()
                 continue
-            envelope = self._decode(self._socket.recv_multipart(copy=False))
+            envelope = self._decode(_parts(self._socket))
             if envelope is None:
                 continue
             message = envelope.message
@@ -250,10 +251,18 @@ class ClientLink:
         raise Lost("the connection to the backend was lost", remedy="Is it still running?")
 
     @staticmethod
-    def _decode(parts: Sequence[zmq.Frame]) -> frames.Envelope | None:
+    def _decode(parts: Sequence[bytes | memoryview]) -> frames.Envelope | None:
         try:
-            return frames.decode([part.bytes for part in parts[:2]] + [part.buffer for part in parts[2:]])
+            return frames.decode(parts)
         except ProtocolMismatch:
             raise
         except OrreryError:
             return None  # from a newer minor version, or garbage: not ours to answer
+
+
+def _parts(socket: "zmq.Socket[bytes]") -> list[bytes | memoryview]:
+    """The frames of one message; raw buffers are not copied."""
+    parts: list[bytes | memoryview] = [socket.recv()]
+    while socket.get(zmq.RCVMORE):
+        parts.append(socket.recv() if len(parts) == 1 else socket.recv(copy=False).buffer)
+    return parts

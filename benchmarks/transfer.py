@@ -5,11 +5,13 @@ Side by side in one run, a server process and this one, over loopback, best of s
     raw TCP        one socket, recv_into a buffer, nothing checked
     ours           our daemon, chunks of 1 MiB with 8 MiB of credit, each chunk's checksum verified
     ours, sha256   the same, and the sha256 of the whole verified beside the reception
-    base64 JSON    the bytes as base64 in a JSON document over HTTP
+    base64 JSON    the file as base64 in a JSON document over HTTP, read, parsed and decoded
     one blob       the bytes in one msgpack message over ZeroMQ
     shared path    the daemon tells where the file lies and it is copied, for clients that see its store
 
-Meanwhile another client asks small questions. The last line is JSON.
+Beside the speed: processor time of both sides, median of the rounds, which other programs on the machine
+disturb less. Meanwhile another client asks small questions; in rounds of their own, whose speed does not
+count, it submits jobs and cancels them, with the daemon's store on the disk. The last line is JSON.
 """
 
 import argparse
@@ -42,6 +44,7 @@ from shared_protocol import messages as m
 from shared_protocol.transfer import Download
 
 MIB = 2**20
+PAUSE_SECONDS = 0.01
 SLOW_ROUNDS = 2
 """Rounds of the ways that take seconds each."""
 
@@ -54,13 +57,15 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
-        result = measure(Path(folder), arguments.mib, arguments.rounds)
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder, tempfile.TemporaryDirectory() as disk:
+        result = measure(Path(folder), Path(disk), arguments.mib, arguments.rounds)
     sys.stdout.write(json.dumps(result) + "\n")
 
 
-def measure(folder: Path, mib: int, rounds: int) -> dict[str, float]:
-    """The figures; prints a table."""
+def measure(folder: Path, disk: Path, mib: int, rounds: int) -> dict[str, float]:
+    """The figures; prints a table. The content lies in `folder`, the daemon's state on `disk`."""
+    state = disk / "state"
     content = np.random.default_rng(0).bytes(mib * MIB)
     path = folder / "content"
     path.write_bytes(content)
@@ -70,8 +75,8 @@ def measure(folder: Path, mib: int, rounds: int) -> dict[str, float]:
         raw = stack.enter_context(_served(_serve_raw, str(path)))
         web = stack.enter_context(_served(_serve_base64, str(path)))
         blob = stack.enter_context(_served(_serve_blob, str(path)))
-        stack.enter_context(_served(_serve_daemon, str(folder / "state"), str(path), digest))
-        client = stack.enter_context(Client(state=folder / "state"))
+        stack.enter_context(_served(_serve_daemon, str(state), str(path), digest))
+        client = stack.enter_context(Client(state=state))
         file = m.ResultFile("content", len(content), digest)
         daemon = client.status().pid
         before = memory_bytes(daemon)
@@ -84,7 +89,9 @@ def measure(folder: Path, mib: int, rounds: int) -> dict[str, float]:
             "base64 JSON": lambda: _read_base64(web, len(content)),
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
-        pinger = stack.enter_context(_Pinger(folder / "state"))
+        processors: dict[str, list[float]] = {name: [] for name in ways}
+        pids = [process.pid or 0 for process in multiprocessing.active_children()] + [os.getpid()]
+        pinger = stack.enter_context(_Pinger(state, m.InputFile("a.png", digest, len(content))))
         peak = 0
         for turn in range(rounds):
             for name, way in ways.items():
@@ -92,27 +99,40 @@ def measure(folder: Path, mib: int, rounds: int) -> dict[str, float]:
                     continue
                 if name.startswith("ours"):
                     pinger.busy.set()
-                start = time.perf_counter()
+                start, used = time.perf_counter(), sum(map(_processor_seconds, pids))
                 way()
                 times[name].append(time.perf_counter() - start)
+                processors[name].append(sum(map(_processor_seconds, pids)) - used)
                 pinger.busy.clear()
                 peak = max(peak, memory_bytes(daemon))
+        pinger.orders.set()
+        for _ in range(rounds):
+            pinger.busy.set()
+            ways["ours"]()
+            pinger.busy.clear()
         best = {name: mib / min(seconds) for name, seconds in times.items()}
         for name, speed in best.items():
-            sys.stdout.write(f"{name:<14} {speed:8.0f} MiB/s  {speed / best['raw TCP']:6.2f} of raw TCP\n")
-        pings = pinger.times()
-        p99 = pings[int(len(pings) * 0.99)] * 1000
+            sys.stdout.write(
+                f"{name:<14} {speed:8.0f} MiB/s  {speed / best['raw TCP']:6.2f} of raw TCP  "
+                f"{np.median(processors[name]) * 1000:6.0f} CPU-ms\n"
+            )
         sys.stdout.write(
-            f"daemon's memory {peak / MIB:.0f} MiB, {(peak - before) / MIB:+.0f} with the transfers; "
-            f"{len(pings)} small requests meanwhile: median {pings[len(pings) // 2] * 1000:.1f} ms, "
-            f"99 % within {p99:.1f} ms\n"
+            f"daemon's memory {peak / MIB:.0f} MiB, {(peak - before) / MIB:+.0f} with the transfers\n"
         )
+        waits = pinger.times()
+        for kind, seconds in waits.items():
+            sys.stdout.write(
+                f"{len(seconds):5d} x {kind:<7} meanwhile: median {np.median(seconds) * 1000:.1f} ms, "
+                f"99 % within {np.percentile(seconds, 99) * 1000:.1f} ms\n"
+            )
     return {
         "ours_of_raw_tcp": round(best["ours"] / best["raw TCP"], 3),
         "ours_with_sha256_of_raw_tcp": round(best["ours, sha256"] / best["raw TCP"], 3),
         "ours_vs_base64": round(best["ours"] / best["base64 JSON"], 1),
         "daemon_mib": round(peak / MIB, 1),
-        "small_request_p99_ms": round(p99, 1),
+        "small_request_p99_ms": round(np.percentile(waits["ping"], 99) * 1000, 1),
+        "submit_p99_ms": round(np.percentile(waits["submit"], 99) * 1000, 1),
+        "cancel_p99_ms": round(np.percentile(waits["cancel"], 99) * 1000, 1),
     }
 
 
@@ -195,11 +215,9 @@ def _serve_raw(sender, path: str) -> None:
 
 
 def _serve_base64(sender, path: str) -> None:
-    content = Path(path).read_bytes()
-
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps({"data": base64.b64encode(content).decode()}).encode()
+            body = json.dumps({"data": base64.b64encode(Path(path).read_bytes()).decode()}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -239,14 +257,14 @@ def _serve_daemon(sender, state: str, path: str, digest: str) -> None:
 
 
 class _Pinger:
-    """Asks small questions from a third process while `busy` is set."""
+    """Asks small things from a third process while `busy` is set; with `orders`, submits and cancels jobs."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, picture: m.InputFile) -> None:
         context = multiprocessing.get_context("spawn")
-        self.busy, self._over = context.Event(), context.Event()
+        self.busy, self.orders, self._over = context.Event(), context.Event(), context.Event()
         self._receiver, sender = context.Pipe(False)
         self._process = context.Process(
-            target=_ping, args=(sender, str(state), self.busy, self._over), daemon=True
+            target=_ping, args=(sender, str(state), picture, self.busy, self.orders, self._over), daemon=True
         )
 
     def __enter__(self) -> "_Pinger":
@@ -258,24 +276,43 @@ class _Pinger:
         self._process.terminate()
         self._process.join()
 
-    def times(self) -> list[float]:
-        """Seconds that each answer took, sorted; ends the pinging."""
+    def times(self) -> dict[str, list[float]]:
+        """Seconds that each answer took, by its kind; ends the asking."""
         self._over.set()
-        return sorted(self._receiver.recv())
+        return self._receiver.recv()
 
 
-def _ping(sender, state: str, busy, over) -> None:
-    times = []
+def _ping(sender, state: str, picture: m.InputFile, busy, orders, over) -> None:
+    times: dict[str, list[float]] = {"ping": [], "submit": [], "cancel": []}
+    number = 0
     with Client(state=Path(state), name="pinger") as client:
+
+        def timed(kind: str, message: m.Message, reply: type[m.Message]) -> None:
+            start = time.perf_counter()
+            client._exchange(message, reply)
+            times[kind].append(time.perf_counter() - start)
+            time.sleep(PAUSE_SECONDS)
+
         client.hello()
         sender.send("ready")
         while not over.is_set():
-            if busy.wait(0.1):
-                start = time.perf_counter()
-                client.ping()
-                times.append(time.perf_counter() - start)
-                time.sleep(0.004)
+            if not busy.wait(0.1):
+                continue
+            if not orders.is_set():
+                timed("ping", m.Ping(), m.Pong)
+            else:
+                number += 1
+                job = f"{number:032x}"
+                timed("submit", m.Submit(job, "image_to_3d", (picture,), seed=number), m.Submitted)
+                timed("cancel", m.Cancel(job), m.CancelReply)
     sender.send(times)
+
+
+def _processor_seconds(pid: int) -> float:
+    """What a process has used, with all its threads, where the system (Linux) tells it; else 0."""
+    if sys.platform != "linux":
+        return 0.0
+    return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) would name it
 
 
 if __name__ == "__main__":

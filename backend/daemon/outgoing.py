@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from backend.daemon.core import Core
 from backend.daemon.transfers import Key
@@ -82,7 +81,7 @@ class Outgoing:
                 self._send_events(key)
         return sent
 
-    def _offer(self, key: Key, message: m.Message, buffer: memoryview | None = None) -> Any:
+    def _offer(self, key: Key, message: m.Message, buffer: memoryview | None = None) -> bool:
         peer, request = key
         sent = self._core.wire.offer(peer, message, request, buffer)
         if not sent:
@@ -97,11 +96,10 @@ class Outgoing:
             transfers.stop(key)
             self._core.wire.reply(key[0], m.ErrorReply(m.Failure.of(error)), key[1])
             return False
-        tracker = self._offer(key, chunk, data)
-        if not tracker:
+        if not self._offer(key, chunk, data):
             return False
         self._core.metrics.counters["chunks"] += 1
-        transfers.sent(key, data, tracker, time.monotonic())
+        transfers.sent(key, len(data), time.monotonic())
         return True
 
     def _send_events(self, key: Key) -> None:

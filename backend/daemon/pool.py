@@ -1,6 +1,5 @@
 """All workers, one a device, fed from one queue."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from shared_protocol.messages import WorkerState
 from shared_protocol.worker_link import Message
 
 _WAKE_ADDRESS = "inproc://orrery-workers"
+_READABLE = int(zmq.POLLIN)
 
 
 class Pool:
@@ -34,9 +34,8 @@ class Pool:
 
     def received(self) -> list[tuple[Supervisor, Message | Ended]]:
         """What the workers said since the last call."""
-        with contextlib.suppress(zmq.Again):
-            while True:
-                self.socket.recv(zmq.NOBLOCK)
+        while self.socket.get(zmq.EVENTS) & _READABLE:
+            self.socket.recv()
         return [(worker, said) for worker in self.workers for said in worker.received()]
 
     def running(self, job: str) -> Supervisor | None:

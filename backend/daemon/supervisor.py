@@ -172,11 +172,8 @@ class Supervisor:
     def received(self) -> list[Message | Ended]:
         """What the worker said since the last call, and `Ended` when it is gone."""
         records: list[Message | Ended] = []
-        while True:
-            try:
-                message = self._received.get_nowait()
-            except queue.Empty:
-                return records
+        while not self._received.empty():
+            message = self._received.get_nowait()
             if message is None:
                 records.append(self._ended())
                 return records
@@ -189,6 +186,7 @@ class Supervisor:
             elif isinstance(record, worker_link.Done | worker_link.Failed):
                 self.job, self.stage, self._cancel_at = "", "", 0.0
             records.append(message)
+        return records
 
     def tick(self) -> None:
         """End a worker that does not follow a cancel, or that has been silent for too long in a job."""

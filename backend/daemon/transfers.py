@@ -3,11 +3,10 @@
 import contextlib
 import os
 import secrets
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from backend.daemon.wire import Peer
 from backend.pipeline.artifacts import ArtifactStore, check_room, translate_os_error
@@ -20,11 +19,17 @@ from shared_protocol.errors import (
     Unsupported,
 )
 from shared_protocol.messages import Chunk, Fetch, Limits, UploadAck, UploadChunk, UploadReady, UploadStart
-from shared_protocol.transfer import CHECKS, CHUNK_BYTES, MAX_CREDIT_BYTES, Receiving, Sending
+from shared_protocol.transfer import (
+    CHECKS,
+    CHUNK_BYTES,
+    MAX_CREDIT_BYTES,
+    Receiving,
+    Sending,
+    keep_chunk_memory,
+)
 
 PARK_SECONDS = 60.0
 """A transfer without credit, or an upload without a chunk, for so long is dropped; it can be resumed."""
-KEPT_BUFFERS = 10
 KEEP_UPLOAD_SECONDS = 24 * 3600.0
 MAX_TRANSFERS = 64
 """Of one connection."""
@@ -52,25 +57,6 @@ class _Incoming:
     moved: float
 
 
-class _Buffers:
-    """Chunks' memory, used again: fresh pages for each one cost the system more time than the copying."""
-
-    def __init__(self) -> None:
-        self._free: list[bytearray] = []
-        self._lent: deque[tuple[bytearray, Any]] = deque()
-
-    def take(self) -> memoryview:
-        """Room for one chunk, nobody else's until `lend`, or until it is let go of."""
-        while self._lent and self._lent[0][1].done:
-            self._free.append(self._lent.popleft()[0])
-        return memoryview(self._free.pop() if self._free else bytearray(CHUNK_BYTES))
-
-    def lend(self, data: memoryview, tracker: Any) -> None:
-        """It comes back when the tracker is done; a few are kept."""
-        if len(self._lent) < KEPT_BUFFERS:
-            self._lent.append((data.obj, tracker))  # type: ignore[arg-type]
-
-
 class Transfers:
     """All transfers of the daemon, sent in turn, one chunk each. `now` is monotonic seconds."""
 
@@ -80,7 +66,8 @@ class Transfers:
         self._limits = limits
         self._outgoing: dict[Key, _Outgoing] = {}
         self._incoming: dict[Key, _Incoming] = {}
-        self._buffers = _Buffers()
+        self._chunk = memoryview(bytearray(CHUNK_BYTES))
+        keep_chunk_memory()
 
     def __len__(self) -> int:
         return len(self._outgoing) + len(self._incoming)
@@ -130,24 +117,19 @@ class Transfers:
         return [key for key, one in self._outgoing.items() if one.sending.peek() is not None]
 
     def next_chunk(self, key: Key) -> tuple[Chunk, memoryview]:
-        """The chunk to send now; call `sent` once it went out."""
+        """The chunk to send now; call `sent` once it went out. Its bytes are good until the next call."""
         outgoing = self._outgoing[key]
         peeked = outgoing.sending.peek()
         assert peeked is not None
         offset, length = peeked
-        data = self._buffers.take()[:length]
+        data = self._chunk[:length]  # always the same, so that it stays in the processor's cache
         outgoing.file.seek(offset)
         if outgoing.file.readinto(data) != length:
             raise UnknownJob("the result's content is damaged", remedy="Submit the job again.")
         return CHECKS[outgoing.check](offset, outgoing.sending.size, data), data
 
-    def sent(self, key: Key, data: memoryview, tracker: Any, now: float) -> None:
-        """The chunk went out; the transfer is closed after the last one.
-
-        tracker  its `done` tells when nothing of `data` is needed any more
-        """
-        self._buffers.lend(data, tracker)
-        length = len(data)
+    def sent(self, key: Key, length: int, now: float) -> None:
+        """A chunk of this length went out; the transfer is closed after the last one."""
         outgoing = self._outgoing[key]
         outgoing.sending.sent(length)
         outgoing.moved = now

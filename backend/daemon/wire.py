@@ -23,6 +23,8 @@ OUTBOX = 64
 """Replies kept beyond that; a client that asks on without reading is dropped."""
 
 LOCAL, REMOTE = 0, 1
+_READABLE = int(zmq.POLLIN)
+_LAST, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class Peer(NamedTuple):
@@ -80,7 +82,7 @@ class Wire:
         if self._gate is not None:
             self._gate.answer()
         for route, router in enumerate(self._routers):
-            for _ in range(batch):
+            for _ in range(batch if router.get(zmq.EVENTS) & _READABLE else 0):
                 try:
                     if route == LOCAL:
                         identity, *parts = router.recv_multipart(zmq.NOBLOCK)
@@ -107,15 +109,12 @@ class Wire:
                 del self._outboxes[peer]
                 self.on_gone(peer)
 
-    def offer(self, peer: Peer, message: m.Message, request: int, buffer: Any = None) -> Any:
-        """Send what can be sent again later; False when the client has enough unread.
-
-        A buffer is not copied: what is returned tells by `done` when it is no longer needed.
-        """
+    def offer(self, peer: Peer, message: m.Message, request: int, buffer: Any = None) -> bool:
+        """Send what can be sent again later; False when the client has enough unread."""
         if peer in self._outboxes:
             self.blocked = True
             return False
-        return self._send(peer, frames.encode(message, request, buffer), copy=buffer is None)
+        return self._send(peer, frames.encode(message, request, buffer))
 
     def flush(self) -> None:
         """Send kept answers to those who read again."""
@@ -127,10 +126,14 @@ class Wire:
             if not outbox or peer not in self._outboxes:
                 self._outboxes.pop(peer, None)
 
-    def _send(self, peer: Peer, parts: list[Any], copy: bool = True) -> Any:
+    def _send(self, peer: Peer, parts: list[Any]) -> bool:
+        router = self._routers[peer.route]
         try:
-            router = self._routers[peer.route]
-            tracker = router.send_multipart([peer.identity, *parts], zmq.NOBLOCK, copy=copy, track=not copy)
+            # Copied: a chunk is in the processor's cache, and telling Python when it may go costs more.
+            router.send(peer.identity, _MORE)
+            for part in parts[:-1]:
+                router.send(part, _MORE)
+            router.send(parts[-1], _LAST)
         except zmq.Again:
             self.blocked = True
             return False
@@ -140,7 +143,7 @@ class Wire:
             self._outboxes.pop(peer, None)
             self.on_gone(peer)
             return False
-        return tracker or True
+        return True
 
     def close(self) -> None:
         """The last replies have half a second to go out."""

@@ -58,7 +58,7 @@ class Message(Record):
 
 def to_plain(record: Record) -> dict[str, Any]:
     """The map that stands for a record in a header."""
-    return {field.name: _value_to_plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    return {row[0]: _value_to_plain(getattr(record, row[0])) for row in _schema(type(record))}
 
 
 def from_plain(cls: type[Any], fields: dict[str, Any]) -> Any:
@@ -91,11 +91,9 @@ def _unwrap(hint: Any) -> tuple[Any, Limit | None]:
 
 
 def _value_to_plain(value: Any) -> Any:
-    if isinstance(value, Record):
-        return to_plain(value)
     if isinstance(value, tuple):
         return [_value_to_plain(item) for item in value]
-    return value
+    return to_plain(value) if isinstance(value, Record) else value
 
 
 def _checked(value: Any, kind: Any, limit: Limit | None, where: str) -> Any:
