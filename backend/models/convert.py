@@ -59,7 +59,7 @@ def convert(
         free = shutil.disk_usage(target.parent).free
         if free < total:
             raise DiskFull(
-                f"{layout.words} needs {total / 2**30:.1f} GiB, {free / 2**30:.1f} are free at {target.parent}",
+                f"{layout.words} needs {total / 2**30:.1f} GiB, {free / 2**30:.1f} are free at {target}",
                 remedy="Free some space, or set ORRERY_WEIGHTS to a folder on another disk.",
             )
         with tempfile.TemporaryDirectory(prefix=".convert-", dir=target.parent) as temporary:

@@ -115,8 +115,12 @@ def _svd_family(
     in_channels: int = 8,
     others: tuple[Part, ...] = (),
     leftovers: tuple[str, ...] = (),
+    first_encoder: bool = False,
 ) -> Layout:
-    """condition: index of the embedder that holds the condition's encoder."""
+    """condition: index of the embedder that holds the condition's encoder.
+
+    first_encoder  whether the first stage's own encoder is of use
+    """
     inside = f"conditioner.embedders.{condition}.encoder."
     parts = (
         Part("unet", UNET, "model.diffusion_model."),
@@ -124,7 +128,7 @@ def _svd_family(
         Part("encoder", ENCODER, inside),
         Part("condition_decoder", IMAGE_DECODER, inside, used=False),
         Part("decoder", decoder, "first_stage_model."),
-        Part("first_encoder", ENCODER, "first_stage_model.", used=False),
+        Part("first_encoder", ENCODER, "first_stage_model.", used=first_encoder),
         *others,
     )
     return Layout(name, words, parts, in_channels, vector_width, (_text_leftovers(_TEXT), *leftovers))
@@ -156,6 +160,7 @@ LAYOUTS: dict[str, Layout] = {
             512,
             in_channels=17,
             others=(Part("depth", DEPTH, "conditioner.embedders.2.model.model."),),
+            first_encoder=True,
             leftovers=(r"conditioner\.embedders\.2\.model\.model\.pretrained\.model\.head\.(weight|bias)",),
         ),
         Layout(
@@ -222,7 +227,7 @@ def lay_beside(
             for name, shape in shapes.items()
             if name.startswith(part.prefix)
         }
-        needed = part.used and (wanted is None or part.name in wanted)
+        needed = part.used if wanted is None else part.name in wanted
         own = layout.published(part)
         if not strict:
             try:

@@ -58,6 +58,9 @@ class Availability:
     remedy: str = ""
 
 
+MODELS = ("torch", "diffusers", "transformers", "safetensors")
+"""What the published video models are built of."""
+
 ENGINES: tuple[EngineEntry, ...] = (
     EngineEntry("matting", "alpha", "backend.stages.matting.alpha:AlphaMatting",
                 "the picture's own alpha channel"),
@@ -67,8 +70,23 @@ ENGINES: tuple[EngineEntry, ...] = (
                 "plain background or GrabCut, no weights"),
     EngineEntry("orbit", "inflate", "backend.stages.orbit.inflate:InflateOrbit",
                 "single-view shape prior rendered on the ring"),
+    EngineEntry("orbit", "hi3d", "backend.stages.orbit.published:Hi3DOrbit",
+                "Hi3D, first stage: 16 views at 512 pixels", packages=MODELS, extra="models",
+                weights=("hi3d",), step_seconds=3600.0),
+    EngineEntry("orbit", "v3d", "backend.stages.orbit.published:V3DOrbit",
+                "V3D: 18 views at 512 pixels", packages=MODELS, extra="models",
+                weights=("v3d", "svd_xt"), step_seconds=3600.0),
+    EngineEntry("orbit", "sv3d_u", "backend.stages.orbit.published:Sv3dUOrbit",
+                "SV3D_u: 21 views at 576 pixels", packages=MODELS, extra="models",
+                weights=("sv3d_u",), step_seconds=3600.0),
+    EngineEntry("orbit", "sv3d_p", "backend.stages.orbit.published:Sv3dPOrbit",
+                "SV3D_p: views at 576 pixels along any path", packages=MODELS, extra="models",
+                weights=("sv3d_p",), step_seconds=3600.0),
     EngineEntry("refine", "upsample", "backend.stages.refine.upsample:UpsampleRefine",
                 "guided upsampling that keeps views consistent"),
+    EngineEntry("refine", "hi3d", "backend.stages.refine.hi3d:Hi3DRefine",
+                "Hi3D, second stage: the views at 1024 pixels, guided by their depth", packages=MODELS,
+                extra="models", weights=("hi3d",), step_seconds=3600.0),
     EngineEntry("splats", "cpu", "backend.stages.splats.cpu:CpuSplats",
                 "Gaussian splatting on the CPU (Numba)", better=("stlpips",)),
     EngineEntry("splats", "gsplat", "backend.stages.splats.gsplat:GsplatSplats",

@@ -46,6 +46,16 @@ class OrbitOptions:
     elevation     degrees, of the input view and so of the ring
     relief        embedded engine: how high the picture's lights and darks stand on the front, at most, a
                   share of the object's longer side; 0 for none
+
+    Of the published models, which have radius and fov of their own (0: as published):
+
+    steps         of denoising
+    guidance      how strongly the picture is followed, where it is followed most
+    cond_aug      noise on the picture that they are given; -1: as published
+    aesthetic     Hi3D: score that is asked for; None: what its predictor gives the picture
+    fps, motion   V3D: constants left over from SVD; its demo has 0 and 0, with cond_aug 0.05
+    path          SV3D_p: views as "azimuth:elevation, ..." in degrees, azimuth 0 the input view's
+    placement     of the networks on the GPU: "full", "parts", "sequential", or "auto": by its memory
     """
 
     engine: str = AUTO
@@ -55,14 +65,31 @@ class OrbitOptions:
     radius: float = 3.0
     fov: float = 25.0
     relief: float = 0.008
+    steps: int = 0
+    guidance: float = 0.0
+    cond_aug: float = -1.0
+    aesthetic: float | None = None
+    fps: float = 1.0
+    motion: float = 300.0
+    path: str = ""
+    placement: str = AUTO
 
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """Upsample the orbit; size equal to the orbit's leaves it as it is."""
+    """Upsample the orbit; size equal to the orbit's leaves it as it is.
+
+    steps, guidance, cond_aug, placement  of Hi3D's second stage, as in the orbit's
+    anchor  Hi3D: go back to the first stage's frames before each step; in its code, not in its paper
+    """
 
     engine: str = AUTO
     size: int = 512
+    steps: int = 0
+    guidance: float = 0.0
+    cond_aug: float = -1.0
+    anchor: bool = True
+    placement: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -256,6 +283,37 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+ORBIT_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "hi3d": {
+        "matting": {"size": 1024, "fill": 0.73},
+        "orbit": {"views": 16, "size": 512},
+        "refine": {"engine": "hi3d", "size": 1024},
+        "splats": {"size": 512},
+        "surface": {"neus_views": 16, "agreement": "generated"},
+    },
+    "v3d": {
+        "matting": {"size": 512, "fill": 0.7},
+        "orbit": {"views": 18, "size": 512},
+        "refine": {"size": 512},
+        "surface": {"agreement": "generated"},
+    },
+    "sv3d_u": {
+        "matting": {"size": 576},
+        "orbit": {"views": 21, "size": 576},
+        "refine": {"size": 576},
+        "surface": {"agreement": "generated"},
+    },
+    "sv3d_p": {
+        "matting": {"size": 576},
+        "orbit": {"views": 21, "size": 576},
+        "refine": {"size": 576},
+        "surface": {"agreement": "generated"},
+    },
+}
+"""What the published models' orbits ask of the other stages: picture sizes and framing of their training, and
+their papers' ways to a surface. Over the quality's, under the user's own."""
+
+
 def preset(quality: str) -> dict[str, StageOptions]:
     """Options of every stage for `draft`, `standard` or `high`."""
     if quality not in _PRESETS:
@@ -269,9 +327,13 @@ def preset(quality: str) -> dict[str, StageOptions]:
 def override(options: dict[str, StageOptions], changes: dict[str, Any]) -> dict[str, StageOptions]:
     """Apply `{"texture.size": 2048, ...}`; texts are converted to the field's type.
 
+    An orbit engine that is named brings what its orbits ask of the other stages (ORBIT_PRESETS).
     Raises InvalidInput naming the stage's fields when one is unknown or a value does not fit.
     """
     result = dict(options)
+    for stage, asked in ORBIT_PRESETS.get(str(changes.get("orbit.engine", "")), {}).items():
+        if stage in result:
+            result[stage] = dataclasses.replace(result[stage], **asked)
     for path, value in changes.items():
         stage, _, name = path.partition(".")
         if stage not in result:

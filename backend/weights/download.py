@@ -74,6 +74,33 @@ def download(
             raise Cancelled(f"cancelled while fetching {file.name}")
 
 
+def describe(url: str, token: str = "") -> tuple[int, str]:
+    """Size in bytes, and sha256 where the server states it (a hub's X-Linked-Etag). SourceFailed, Refused."""
+    request = urllib.request.Request(url, headers={"User-Agent": "orrery"}, method="HEAD")
+    if token:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    try:
+        with _HEADS.open(request, timeout=TIMEOUT_SECONDS) as response:
+            heads = dict(response.headers.items())
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code in (401, 403):
+                raise Refused(error.code) from None
+            # A hub sends to its storage with a redirect, whose own head has what we ask for.
+            if error.code not in (301, 302, 303, 307, 308):
+                raise SourceFailed(f"HTTP {error.code}, {error.reason}") from None
+            heads = dict(error.headers.items())
+            if "X-Linked-Size" not in heads and "Location" in heads:
+                return describe(urllib.parse.urljoin(url, heads["Location"]))
+    except (OSError, http.client.HTTPException) as error:
+        raise SourceFailed(str(getattr(error, "reason", error)) or type(error).__name__) from None
+    size = heads.get("X-Linked-Size") or heads.get("Content-Length", "")
+    if not size.isdigit():
+        raise SourceFailed("the server does not say how large the file is")
+    tag = heads.get("X-Linked-Etag", "").strip('"')
+    return int(size), tag if re.fullmatch(r"[0-9a-f]{64}", tag) else ""
+
+
 def forget(partial: Path) -> None:
     """Remove a partial file and what is known of it."""
     partial.unlink(missing_ok=True)
@@ -174,6 +201,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return following
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The first answer's head is the one that is looked at."""
+
+    def redirect_request(self, request, fp, code, message, headers, url):  # type: ignore[no-untyped-def]
+        return None
+
+
+_HEADS = urllib.request.build_opener(_NoRedirects)
 _OPENER = urllib.request.build_opener(_Redirects)
 
 

@@ -10,12 +10,21 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from backend.weights import hub
-from backend.weights.download import DISK_ERRNOS, PIECE_BYTES, Refused, SourceFailed, download, forget
+from backend.weights.download import (
+    DISK_ERRNOS,
+    PIECE_BYTES,
+    Refused,
+    SourceFailed,
+    describe,
+    download,
+    forget,
+)
 from backend.weights.store import OnProgress, Source, WeightsFile, sha256_of
 from shared_protocol.errors import AccessDenied, Cancelled, DiskFull, WeightsError
 
@@ -35,7 +44,7 @@ def fetch_file(file: WeightsFile, target: Path, on_progress: OnProgress, cancell
     with _disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _check_room(target, file)
-        with _only_one(target.parent / f"{file.sha256}.lock", file, on_progress, cancelled):
+        with _only_one(target.parent / f"{file.key}.lock", file, on_progress, cancelled):
             if target.exists() and _fault(file, target, cancelled) is None:
                 return  # another process has just brought it
             for source in file.sources:
@@ -53,6 +62,42 @@ def fetch_file(file: WeightsFile, target: Path, on_progress: OnProgress, cancell
     )
 
 
+def known_file(name: str, file: WeightsFile, recorded: Mapping[str, Any]) -> WeightsFile:
+    """The file with size and checksum: of the catalogue, of the first time it was fetched, or of its source.
+
+    name  of its model. A hub states both in the answer's head. WeightsError where no program can fetch it.
+    """
+    remedy = f"run: python -m backend models pull {name} --from FILE"
+    if not file.sources:
+        raise WeightsError(
+            f"{file.name} has no address that a program can fetch it from",
+            remedy=f"Get it at {file.manual}, then {remedy}",
+        )
+    if file.size and file.sha256:
+        return file
+    if recorded.get("sha256"):
+        return replace(file, size=recorded["size"], sha256=recorded["sha256"])
+    if os.environ.get("ORRERY_OFFLINE") == "1":
+        return file
+    reasons = []
+    for source in file.sources:
+        try:
+            address = hub.address(source) if source.repo else source.url
+            size, sha256 = describe(address, hub.token() if source.repo else "")
+        except Refused as refused:
+            reasons.append(f"{source}: {hub.refusal(source, refused.code)}")
+            continue
+        except SourceFailed as failure:
+            reasons.append(f"{source}: {failure}")
+            continue
+        return replace(file, size=size, sha256=sha256)
+    raise WeightsError(
+        f"{file.name} could not be fetched ({'; '.join(reasons)})",
+        remedy=f"Check the network, or for a file that you have {remedy}",
+        sources=reasons,
+    )
+
+
 def _bring(
     source: Source, file: WeightsFile, target: Path, on_progress: OnProgress, cancelled: threading.Event
 ) -> None:
@@ -66,7 +111,7 @@ def _bring(
                 raise SourceFailed(fault)
             _put_in_place(unpacked, target)
         return
-    partial = target.parent / f"{file.sha256}.part"
+    partial = target.parent / f"{file.key}.part"
     if source.repo and not partial.exists() and (found := hub.cached(source)) is not None:
         _copy_cached(found, partial)
         if _fault(file, partial, cancelled) is None:
@@ -201,6 +246,8 @@ def _fault(file: WeightsFile, path: Path, cancelled: threading.Event) -> str | N
     size = path.stat().st_size if path.exists() else 0
     if size != file.size:
         return f"{size} bytes instead of {file.size}"
+    if not file.sha256:
+        return None  # nobody states one: what came is recorded
     return None if sha256_of(path, cancelled) == file.sha256 else "the sha256 checksum differs"
 
 
@@ -211,7 +258,7 @@ def _put_in_place(path: Path, target: Path) -> None:
 
 def _check_room(target: Path, file: WeightsFile) -> None:
     free = shutil.disk_usage(target.parent).free
-    here = target.parent / f"{file.sha256}.part"
+    here = target.parent / f"{file.key}.part"
     needed = file.size - (here.stat().st_size if here.exists() else 0)
     if free < needed:
         raise DiskFull(

@@ -15,7 +15,10 @@ ALLOWED = {
     "blender_addon": {"blender_addon", "shared_protocol"},
     "backend.geometry": {"backend.geometry", "shared_protocol"},
     "backend.weights": {"backend.weights", "shared_protocol"},
-    "backend.models": {"backend.models", "backend.geometry", "backend.weights", "shared_protocol"},
+    "backend.models": {
+        "backend.models", "backend.geometry", "backend.weights", "backend.pipeline.values",
+        "backend.pipeline.stage", "backend.pipeline.engines", "shared_protocol",
+    },
     "backend.pipeline": {
         "backend", "backend.pipeline", "backend.geometry", "backend.weights", "shared_protocol",
     },

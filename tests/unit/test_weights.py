@@ -207,6 +207,7 @@ def test_catalogue_is_complete():
     for entry in store.catalog():
         assert entry.summary and entry.licence and entry.files
         for file in entry.files:
-            assert file.size > 0 and len(file.sha256) == 64
-            assert all(bool(s.url) != bool(s.wheel and s.member) for s in file.sources)
+            assert file.layout or (file.size > 0 and len(file.sha256) == 64)
+            assert file.sources or file.manual
+            assert all(bool(s.url) + bool(s.wheel and s.member) + bool(s.repo) == 1 for s in file.sources)
             assert all(not s.wheel or "==" in s.wheel for s in file.sources)
