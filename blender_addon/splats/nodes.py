@@ -10,7 +10,11 @@ response along the ray peaks with exp(-r^2 / 2): alpha = opacity * exp(-r^2 / 2)
 the sphere only. No camera data is needed, so every camera model works.
 """
 
+from collections.abc import Iterator
+
 import bpy
+
+from ..importers.steps import finished
 
 GROUP = "Orrery Gaussians"
 MATERIAL = "Orrery Gaussian"
@@ -150,12 +154,16 @@ class _Nodes:
 
 def node_group(degree: int) -> bpy.types.NodeTree:
     """The geometry-nodes group for harmonics of this degree; made once a file."""
+    return finished(group_steps(degree))
+
+
+def group_steps(degree: int) -> Iterator[None]:
+    """The same in slices: Blender looks through all links at each new one, 60 ms in all at degree 3."""
     name = GROUP if degree == 0 else f"{GROUP} SH{degree}"
     tree = bpy.data.node_groups.get(name)
     if tree is not None and tree.get("orrery_build") == BUILD:
         return tree
-    tree = bpy.data.node_groups.new(name, "GeometryNodeTree")
-    tree["orrery_build"] = BUILD
+    tree = bpy.data.node_groups.new(f"{name} (unfinished)", "GeometryNodeTree")
     tree.is_modifier = True
     tree.interface.new_socket("Geometry", in_out="INPUT", socket_type="NodeSocketGeometry")
     tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
@@ -166,7 +174,8 @@ def node_group(degree: int) -> bpy.types.NodeTree:
     points = inputs["Geometry"]
     viewport = nodes.node("GeometryNodeIsViewport").outputs[0]
 
-    color = _linear(nodes, _encoded_color(nodes, degree))
+    encoded = yield from _encoded_color(nodes, degree)
+    color = yield from _linear(nodes, encoded)
     shell = nodes.node(
         "GeometryNodeSwitch",
         {"Switch": viewport, "False": SHELL, "True": VIEWPORT_SHELL},
@@ -174,6 +183,7 @@ def node_group(degree: int) -> bpy.types.NodeTree:
     ).outputs[0]
     points = nodes.store(points, COLOR, "FLOAT_COLOR", color)
     points = nodes.store(points, SHELL_SIZE, "FLOAT", shell)
+    yield
 
     sphere = nodes.node("GeometryNodeMeshIcoSphere", {"Radius": 1.0, "Subdivisions": 3}).outputs["Mesh"]
     painted = nodes.node("GeometryNodeSetMaterial", {"Geometry": sphere, "Material": material()})
@@ -186,6 +196,7 @@ def node_group(degree: int) -> bpy.types.NodeTree:
             "Scale": nodes.vector("SCALE", nodes.attribute("scale", "FLOAT_VECTOR"), shell),
         },
     ).outputs["Instances"]
+    yield
     # Eight points of the bounding box: what the viewport needs to select and to frame the object.
     corners = nodes.node(
         "GeometryNodeDeleteGeometry",
@@ -203,11 +214,13 @@ def node_group(degree: int) -> bpy.types.NodeTree:
         input_type="GEOMETRY",
     ).outputs[0]
     nodes.node("NodeGroupOutput", {"Geometry": shown})
+    tree.name, tree["orrery_build"] = name, BUILD
+    yield
     return tree
 
 
-def _encoded_color(nodes: _Nodes, degree: int) -> bpy.types.NodeSocket:
-    """(r, g, b) as a vector, sRGB-encoded, at least 0."""
+def _encoded_color(nodes: _Nodes, degree: int) -> Iterator[None]:
+    """(r, g, b) as a vector, sRGB-encoded, at least 0: the socket that the generator returns."""
     base = nodes.attribute("radiance:base", "FLOAT_COLOR")
     color = nodes.vector("MULTIPLY_ADD", base, (SH_C0,) * 3, (0.5,) * 3)
     if degree >= 1:
@@ -225,6 +238,7 @@ def _encoded_color(nodes: _Nodes, degree: int) -> bpy.types.NodeSocket:
                 weight = nodes.math("MULTIPLY_ADD", _product(nodes, monomials, name), factor, weight)
             coefficient = nodes.attribute(f"radiance:sh_{index}", "FLOAT_VECTOR")
             color = nodes.vector("ADD", color, nodes.vector("SCALE", coefficient, weight))
+            yield
     return nodes.vector("MAXIMUM", color, (0.0,) * 3)
 
 
@@ -235,8 +249,8 @@ def _product(nodes: _Nodes, monomials: dict[str, bpy.types.NodeSocket], name: st
     return monomials[name]
 
 
-def _linear(nodes: _Nodes, encoded: bpy.types.NodeSocket) -> bpy.types.NodeSocket:
-    """sRGB decoding (IEC 61966-2-1), channel by channel; a colour with alpha 1."""
+def _linear(nodes: _Nodes, encoded: bpy.types.NodeSocket) -> Iterator[None]:
+    """sRGB decoding (IEC 61966-2-1), channel by channel: the socket of a colour with alpha 1."""
     split = nodes.node("ShaderNodeSeparateXYZ", {0: encoded})
     channels = []
     for value in split.outputs:
@@ -248,6 +262,7 @@ def _linear(nodes: _Nodes, encoded: bpy.types.NodeSocket) -> bpy.types.NodeSocke
             "MULTIPLY_ADD", nodes.math("SUBTRACT", curve, straight), above, straight
         )  # straight + above * (curve - straight)
         channels.append(mixed)
+        yield
     combined = nodes.node("FunctionNodeCombineColor", dict(enumerate(channels)), mode="RGB")
     return combined.outputs[0]
 

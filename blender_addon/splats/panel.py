@@ -112,6 +112,9 @@ class ORRERY_PT_gaussians(bpy.types.Panel):
         row.operator("orrery.splats_apply")
         box.operator("orrery.splats_bake")
         row = column.row(align=True)
+        row.operator("orrery.render_gaussians", text="Render")
+        row.operator("orrery.render_gaussians", text="Animation").animation = True
+        row = column.row(align=True)
         row.operator("orrery.import_splats", text="Import")
         row.operator("orrery.export_splats", text="Export")
 

@@ -180,24 +180,26 @@ def visible_items(context: bpy.types.Context) -> list[tuple[str, Instance]]:
         if drawn(item):
             found.append((item.name, instance_of(item, np.array(item.matrix_world))))
         elif item.instance_type == "COLLECTION" and item.instance_collection:
-            found += _of_collection(item.name, item.instance_collection, np.array(item.matrix_world))
+            found += of_collection(item.name, item.instance_collection, np.array(item.matrix_world))
     return found
 
 
-def _of_collection(
-    name: str, collection: bpy.types.Collection, matrix: np.ndarray, depth: int = 0
+def of_collection(
+    name: str, collection: bpy.types.Collection, matrix: np.ndarray, depth: int = 0, *, render: bool = False
 ) -> list[tuple[str, Instance]]:
+    """The same of a collection that is shown at `matrix` (4, 4), in a view or in a render."""
     matrix = matrix.copy()
     matrix[:3, 3] -= matrix[:3, :3] @ np.array(collection.instance_offset)
     found = []
     for item in collection.all_objects:
         below = matrix @ np.array(item.matrix_world)
-        if item.hide_viewport:
+        if item.hide_render if render else item.hide_viewport:
             continue
-        if drawn(item):
+        if drawn(item) or (render and layout.is_splats(item) and item.type == "MESH"):
             found.append((f"{name}/{item.name}", instance_of(item, below)))
         elif item.instance_type == "COLLECTION" and item.instance_collection and depth < _DEEPEST:
-            found += _of_collection(f"{name}/{item.name}", item.instance_collection, below, depth + 1)
+            inner = f"{name}/{item.name}"
+            found += of_collection(inner, item.instance_collection, below, depth + 1, render=render)
     return found
 
 
