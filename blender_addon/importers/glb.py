@@ -40,14 +40,18 @@ class GlbMesh:
     """One welded mesh in Blender's world.
 
     vertices  (V, 3) float32, metres
+    edges     (E, 2) int32
     corners   (C,) int32, the faces' vertices one face after the other
+    corner_edges  (C,) int32, the edge from each corner to the next of its face
     starts    (F,) int32, where each face begins in `corners`
     uvs       (C, 2) float32, v from the bottom
     material_of  (F,) int32 into `materials`
     """
 
     vertices: np.ndarray
+    edges: np.ndarray
     corners: np.ndarray
+    corner_edges: np.ndarray
     starts: np.ndarray
     uvs: np.ndarray
     material_of: np.ndarray
@@ -100,8 +104,10 @@ def _primitive(
     count = len(positions)
     indices = file.accessor(primitive["indices"])[:, 0] if "indices" in primitive else np.arange(count)
     triangles = indices.astype(np.int64).reshape(-1, 3)
-    if triangles.size and triangles.max() >= count:
+    if triangles.size and triangles.max() >= count:  # Blender would read beyond its memory
         raise ValueError("a face names a vertex that is not there")
+    if not np.isfinite(moved).all():
+        raise ValueError("a vertex is nowhere")
     uvs = np.zeros((count, 2), np.float32)
     if "TEXCOORD_0" in attributes:
         uvs = file.accessor(attributes["TEXCOORD_0"]).astype(np.float32)
@@ -141,14 +147,29 @@ def _welded(
     three = triangles[alone]
     split = np.concatenate([four.ravel(), three.ravel()])
     sizes = np.concatenate([np.full(len(four), 4), np.full(len(three), 3)])
+    corners = number[group][split].astype(np.int32)
+    starts = (np.cumsum(sizes) - sizes).astype(np.int32)
+    edges, corner_edges = _edges(corners, starts, sizes)
     return GlbMesh(
         np.ascontiguousarray(positions[kept]),
-        number[group][split].astype(np.int32),
-        (np.cumsum(sizes) - sizes).astype(np.int32),
+        edges,
+        corners,
+        corner_edges,
+        starts,
         np.ascontiguousarray(uvs[split]),
         np.concatenate([material_of[pairs], material_of[alone]]).astype(np.int32),
         materials,
     )
+
+
+def _edges(corners: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(E, 2) the edges, each once, and (C,) the edge from each corner to the next of its face."""
+    following = np.arange(1, len(corners) + 1)
+    following[starts + sizes - 1] = starts
+    ends = np.sort(np.column_stack([corners, corners[following]]), axis=1).astype(np.int64)
+    unique, edge_of = np.unique(ends[:, 0] << 32 | ends[:, 1], return_inverse=True)
+    edges = np.column_stack([unique >> 32, unique & 0xFFFFFFFF]).astype(np.int32)
+    return np.ascontiguousarray(edges), edge_of.astype(np.int32)
 
 
 def _joined_pairs(faces: np.ndarray, quads: int) -> np.ndarray:

@@ -25,29 +25,40 @@ def mesh_steps(glb: GlbMesh, name: str, collection: bpy.types.Collection) -> Ste
     """The same from arrays, a little at a time; what the generator returns is the object."""
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(len(glb.vertices))
+    yield
     mesh.vertices.foreach_set("co", glb.vertices.ravel())
     yield
+    mesh.edges.add(len(glb.edges))
+    _put(mesh, ".edge_verts", "INT32_2D", "EDGE", glb.edges)
+    yield
     mesh.loops.add(len(glb.corners))
-    mesh.loops.foreach_set("vertex_index", glb.corners)
+    _put(mesh, ".corner_vert", "INT", "CORNER", glb.corners)
+    yield
+    _put(mesh, ".corner_edge", "INT", "CORNER", glb.corner_edges)
     yield
     mesh.polygons.add(len(glb.starts))
+    yield
     mesh.polygons.foreach_set("loop_start", glb.starts)
     yield
     uv_layer = mesh.uv_layers.new(name="UVMap", do_init=False)
+    yield
     uv_layer.uv.foreach_set("vector", glb.uvs.ravel())
     yield
     if len(glb.materials) > 1:
         mesh.polygons.foreach_set("material_index", glb.material_of)
-    mesh.update(calc_edges=True)
-    yield
-    mesh.validate()  # a damaged file must not bring Blender down
-    mesh.shade_smooth()
+    mesh.update()
     yield
     for entry in glb.materials:
         mesh.materials.append((yield from _material(entry, name)))
     item = bpy.data.objects.new(name, mesh)
     collection.objects.link(item)
     return item
+
+
+def _put(mesh: bpy.types.Mesh, name: str, kind: str, domain: str, values: np.ndarray) -> None:
+    """Set one of Blender's own attributes; its slower ways go element by element."""
+    attribute = mesh.attributes.get(name) or mesh.attributes.new(name, kind, domain)
+    attribute.data.foreach_set("value", values.ravel())
 
 
 def _material(entry: GlbMaterial, name: str) -> Steps:

@@ -9,7 +9,7 @@ from typing import Any
 
 import bpy
 
-from ..splats import importing, layout
+from ..splats import importing, layout, nodes
 from . import reference
 from .cameras import import_cameras
 from .glb import GlbMesh
@@ -106,6 +106,8 @@ def _fill(
     if prepared.splats is not None:
         data = layout.new_data(f"{name} Gaussians", prepared.splats.count)
         yield from layout.fill(data, prepared.splats)
+        if not layout.native(data):
+            yield from nodes.group_steps(prepared.splats.degree)
         splats = layout.new_object(data.name, data, prepared.splats.degree, collection)
         importing.prepare_scene(scene)
         made.append(splats)
