@@ -313,6 +313,13 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("action", choices=("list", "pull", "verify"))
     models.add_argument("names", nargs="*", metavar="NAME")
     models.add_argument("--json", action="store_true")
+    models.add_argument(
+        "--from", type=Path, action="append", dest="files", metavar="FILE",
+        help="pull: a checkpoint that is here already, checked and converted",
+    )  # fmt: skip
+    models.add_argument(
+        "--accept-licence", action="store_true", help="pull: accept the model's licence, which is shown"
+    )
 
     _daemon_commands(commands)
     return parser

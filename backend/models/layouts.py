@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from backend.models import clip, midas, pixelnerf, sizes, unet, vae
+from backend.models.checkpoint import open_checkpoint
 from backend.models.rules import Comparison, Rule, compare, explain, parameters_of, same_name
 from shared_protocol.errors import WeightsError
 
@@ -333,3 +335,17 @@ def recognise(shapes: sizes.Shapes) -> str:
     if not clip_there:
         return LAYOUTS["v3d_object"].words
     return LAYOUTS["svd_xt" if temporal else "svd_xt_image_decoder"].words
+
+
+def fitting_layout(path: Path, layouts: list[Layout], model: str) -> Layout:
+    """Which of these layouts a file is of, by its content; WeightsError in one sentence where of none."""
+    with open_checkpoint(path) as checkpoint:
+        for layout in layouts:
+            if lay_beside(layout, checkpoint.shapes)[1].exact:
+                return layout
+        words = recognise(checkpoint.shapes)
+        if words in [layout.words for layout in layouts] or len(layouts) == 1:
+            layout = next((known for known in layouts if known.words == words), layouts[0])
+            fit(layout, checkpoint.shapes, path.name)
+        wanted = " or ".join(layout.words for layout in layouts)
+        raise WeightsError(f"{path.name} is {words or 'no known model'}", f"{wanted}, for {model}")

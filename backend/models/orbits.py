@@ -30,7 +30,7 @@ RGB_FROM_LATENT = np.array(
     ],
     dtype=np.float32,
 )
-"""A linear guess of the pictures, good enough to watch: these are latents of Stable Diffusion's autoencoder."""
+"""A linear guess of the pictures, good enough to watch: latents are Stable Diffusion's."""
 DECODED_TOGETHER = 4
 """Frames: the image decoder's memory grows with them; the temporal one takes all, as the published code."""
 
