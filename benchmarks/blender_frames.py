@@ -52,7 +52,7 @@ def backend(folder: Path, megabytes: int):
     """A backend in this process that shows previews and holds the job until `hold` is cleared."""
     from tests.support.blender_backend import ScriptedBackend
 
-    previews = {name: PICTURE for name in ("cutout", "orbit", "splats")}
+    previews = dict.fromkeys(("cutout", "orbit", "splats"), PICTURE)
     return ScriptedBackend(folder / "state", result(megabytes), previews=previews)
 
 
@@ -185,7 +185,8 @@ def main() -> None:
         cpu = 1000 * np.array([turn["cpu"] for turn in turns if turn["phase"] == phase])
         over = int((cpu > 16).sum())
         print(  # noqa: T201
-            f"{phase:<12}{len(wall):>7}{wall.max():>10.1f}{np.percentile(wall, 99):>10.1f}{cpu.max():>10.1f}{over:>12}"
+            f"{phase:<12}{len(wall):>7}{wall.max():>10.1f}{np.percentile(wall, 99):>10.1f}"
+            f"{cpu.max():>10.1f}{over:>12}"
         )
         figures[phase] = {
             "turns": len(wall), "wall_ms_max": round(float(wall.max()), 1),

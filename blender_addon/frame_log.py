@@ -19,7 +19,8 @@ class FrameLog:
     """Ticks of the timer, and what took the longest in each."""
 
     def __init__(self) -> None:
-        self.ticks: deque[tuple[float, float, str]] = deque(maxlen=MOST)  # (start, seconds, what)
+        # (start, seconds, seconds of the processor, what)
+        self.ticks: deque[tuple[float, float, float, str]] = deque(maxlen=MOST)
         self._parts: Counter[str] = Counter()
 
     @contextmanager
@@ -31,20 +32,25 @@ class FrameLog:
         finally:
             self._parts[what] += time.perf_counter() - started
 
-    def tick(self, started: float, ended: float) -> None:
-        """One turn of the timer is over."""
-        what = self._parts.most_common(1)[0][0] if self._parts else "nothing"
-        self.ticks.append((started, ended - started, what))
-        self._parts.clear()
+    @contextmanager
+    def tick(self) -> Iterator[None]:
+        """One turn of the timer."""
+        started, cpu = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            what = self._parts.most_common(1)[0][0] if self._parts else "nothing"
+            self.ticks.append((started, time.perf_counter() - started, time.thread_time() - cpu, what))
+            self._parts.clear()
 
     def worst(self) -> tuple[float, str]:
         """Seconds of the longest tick, and what it was for."""
-        return max(((seconds, what) for _, seconds, what in self.ticks), default=(0.0, "nothing"))
+        return max(((seconds, what) for _, seconds, _, what in self.ticks), default=(0.0, "nothing"))
 
     def over(self, limit: float = LIMIT_SECONDS) -> int:
         """How many ticks took longer."""
-        return sum(seconds > limit for _, seconds, _ in self.ticks)
+        return sum(seconds > limit for _, seconds, _, _ in self.ticks)
 
     def save(self, path: Path) -> None:
-        """Write all ticks: [start, seconds, what]."""
-        path.write_text(json.dumps([[round(a, 6), round(b, 6), what] for a, b, what in self.ticks]))
+        """Write all ticks: [start, seconds, seconds of the processor, what]."""
+        path.write_text(json.dumps([[*(round(t, 6) for t in times), what] for *times, what in self.ticks]))

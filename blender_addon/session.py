@@ -249,10 +249,9 @@ def unregister() -> None:
 def _tick() -> float | None:
     if _current is None:
         return None
-    started = time.perf_counter()
-    if _current.pump():
-        redraw()
-    _current.frames.tick(started, time.perf_counter())
+    with _current.frames.tick():
+        if _current.pump():
+            redraw()
     if _current.importing is not None:
         return IMPORT_INTERVAL
     return BUSY_INTERVAL if _current.busy else IDLE_INTERVAL

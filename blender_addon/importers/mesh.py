@@ -1,5 +1,6 @@
 """Arrays of a GLB -> one mesh object: welded, Principled material, smooth; in slices that are soon done."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,20 @@ def import_mesh(path: Path, name: str, collection: bpy.types.Collection) -> bpy.
 def mesh_steps(glb: GlbMesh, name: str, collection: bpy.types.Collection) -> Steps:
     """The same from arrays, a little at a time; what the generator returns is the object."""
     mesh = bpy.data.meshes.new(name)
+    try:
+        yield from _geometry(mesh, glb)
+        for entry in glb.materials:
+            mesh.materials.append((yield from _material(entry, name)))
+    except BaseException:
+        with contextlib.suppress(ReferenceError):  # gone already, by an undo in between
+            bpy.data.meshes.remove(mesh)
+        raise
+    item = bpy.data.objects.new(name, mesh)
+    collection.objects.link(item)
+    return item
+
+
+def _geometry(mesh: bpy.types.Mesh, glb: GlbMesh) -> Steps:
     mesh.vertices.add(len(glb.vertices))
     yield
     mesh.vertices.foreach_set("co", glb.vertices.ravel())
@@ -48,11 +63,6 @@ def mesh_steps(glb: GlbMesh, name: str, collection: bpy.types.Collection) -> Ste
         mesh.polygons.foreach_set("material_index", glb.material_of)
     mesh.update()
     yield
-    for entry in glb.materials:
-        mesh.materials.append((yield from _material(entry, name)))
-    item = bpy.data.objects.new(name, mesh)
-    collection.objects.link(item)
-    return item
 
 
 def _put(mesh: bpy.types.Mesh, name: str, kind: str, domain: str, values: np.ndarray) -> None:

@@ -11,6 +11,8 @@ bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environmen
 
 import blender_addon  # noqa: E402
 from blender_addon import preferences, session  # noqa: E402
+from blender_addon.importers.prepare import prepare  # noqa: E402
+from blender_addon.importers.result import Placement, Provenance, result_steps  # noqa: E402
 from blender_addon.jobs import Link, State  # noqa: E402
 from shared_protocol import messages  # noqa: E402
 from shared_protocol.errors import StageFailed  # noqa: E402
@@ -249,18 +251,26 @@ def test_a_result_that_blender_cannot_read_is_a_failed_job_not_a_traceback(addon
     assert not bpy.data.objects
 
 
-def test_the_main_thread_stays_free_while_a_large_result_arrives(addon, picture, result, tmp_path):
-    result["cutout.png"] = np.random.default_rng(0).bytes(64 << 20)
-    longest = 0.0
-    with ScriptedBackend(tmp_path / "state", result) as backend:
-        job = generate(addon, picture)
-        while job.state not in (State.RECEIVED, State.IMPORTED, State.FAILED):
-            started = time.thread_time()
-            addon.pump()
-            if job.state is not State.IMPORTED:  # the import itself is Blender's own work
-                longest = max(longest, time.thread_time() - started)
-            time.sleep(0.005)
-    assert backend.chunks >= 64
-    assert job.state is State.IMPORTED, job.error
-    # The main thread's own CPU time a frame; 0.4 ms measured.
-    assert longest < session.FRAME_SECONDS
+def test_an_import_is_made_of_many_slices_and_shows_nothing_before_its_end(addon, result, tmp_path):
+    for name, data in result.items():
+        (tmp_path / name).write_bytes(data)
+    scene = bpy.context.scene
+    slices = result_steps(prepare(tmp_path), Provenance("a" * 32, "duck", 0), Placement(), scene)
+    seen = [len(scene.collection.children) for _ in slices]
+    assert len(seen) > 20
+    assert not any(seen)
+    assert [child.name for child in scene.collection.children] == ["duck"]
+
+
+@pytest.mark.parametrize("slices_done", [1, 5, 12, 20])
+def test_an_import_that_is_stopped_in_between_leaves_nothing(addon, result, tmp_path, slices_done):
+    result["mesh_lod1.glb"] = result["mesh.glb"]
+    for name, data in result.items():
+        (tmp_path / name).write_bytes(data)
+    scene = bpy.context.scene
+    slices = result_steps(prepare(tmp_path), Provenance("a" * 32, "duck", 0), Placement(), scene)
+    for _ in range(slices_done):
+        next(slices)
+    slices.close()
+    for kind in ("meshes", "objects", "collections"):
+        assert not len(getattr(bpy.data, kind)), kind

@@ -13,6 +13,7 @@ where the sidebar lies and how the job stands; FOLDER/quit ends the program.
 """
 
 import ctypes
+import importlib
 import importlib.util
 import json
 import os
@@ -94,17 +95,9 @@ def main(folder: Path) -> None:
     except (HarnessError, subprocess.CalledProcessError) as error:
         (folder / "status.json").write_text(json.dumps({"harness": str(error)}))
         return
-    import blender_addon
-    from blender_addon import panels, preferences, session
-
     settings = json.loads((folder / "settings.json").read_text())
-    preferences.Defaults.auto_start = False
-    session.user_folder = lambda: folder / "user"
     bpy.context.preferences.view.show_splash = False
-    for panel in panels.CLASSES:
-        if panel.__name__ in settings.get("open", ()):
-            panel.bl_options = panel.bl_options - {"DEFAULT_CLOSED"}
-    blender_addon.register()
+    session = (_installed if "zip" in settings else _from_source)(bpy, folder, settings)
     ticks = 0
 
     def tick() -> float:
@@ -116,9 +109,13 @@ def main(folder: Path) -> None:
         if ticks == 1:
             area.spaces.active.show_region_ui = True
             bpy.context.scene.orrery.path = settings["picture"]
+            bpy.context.scene.orrery.quality = settings.get("quality", "standard")
         elif ticks == 3:  # the sidebar has been drawn once
             region.active_panel_category = "Orrery"
-        area.tag_redraw()
+        elif ticks == 8 and settings.get("generate"):
+            bpy.ops.orrery.generate()
+        if settings.get("redraw", True):
+            area.tag_redraw()
         job = session.current().jobs.latest
         status = {
             "ready": ticks > 6,
@@ -126,18 +123,48 @@ def main(folder: Path) -> None:
             "sidebar": [region.x, region.y, region.width, region.height],
             "jobs": len(session.current().jobs.jobs),
             "state": job.state.name if job is not None else "",
+            "stage": job.stage if job is not None else "",
             "error": str(job.error or "") if job is not None else "",
+            "link": session.current().jobs.link.name,
             "objects": [item.name for item in bpy.data.objects],
         }
         temporary = folder / "status.partial"
         temporary.write_text(json.dumps(status))
         temporary.replace(folder / "status.json")
         if (folder / "quit").exists():
+            session.current().frames.save(folder / "frames.json")
             bpy.ops.wm.quit_blender()
         return 0.25
 
     bpy.app.timers.register(tick, first_interval=1.0, persistent=True)
     loop()
+
+
+def _from_source(bpy: ModuleType, folder: Path, settings: dict) -> ModuleType:
+    """Register the add-on from the repository; returns its session module."""
+    import blender_addon
+    from blender_addon import panels, preferences, session
+
+    preferences.Defaults.auto_start = False
+    session.user_folder = lambda: folder / "user"
+    for panel in panels.CLASSES:
+        if panel.__name__ in settings.get("open", ()):
+            panel.bl_options = panel.bl_options - {"DEFAULT_CLOSED"}
+    blender_addon.register()
+    return session
+
+
+def _installed(bpy: ModuleType, folder: Path, settings: dict) -> ModuleType:
+    """Install the extension's zip as an artist does; `backend`: folder of an installed one."""
+    bpy.ops.extensions.package_install_files(
+        filepath=settings["zip"], repo="user_default", enable_on_install=True
+    )
+    name = "bl_ext.user_default.orrery"
+    bpy.context.preferences.addons[name].preferences.backend_folder = settings.get("backend", "")
+    session = importlib.import_module(f"{name}.session")
+    if not bpy.app.timers.is_registered(session._tick):
+        raise HarnessError("the extension does not run")
+    return session
 
 
 if __name__ == "__main__":
