@@ -4,6 +4,7 @@ Every name of a file belongs to a part, or to a list of what is known to be unus
 that says the name.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -232,10 +233,10 @@ def lay_beside(
         needed = part.used if wanted is None else part.name in wanted
         own = layout.published(part)
         if not strict:
-            try:
-                own = part.network.sizes(below)
-            except (KeyError, ValueError, IndexError):
-                own = layout.published(part)
+            with contextlib.suppress(KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError):
+                guessed = part.network.sizes(below)
+                _parameters(part.network, guessed)  # a bent tensor may give sizes that cannot be built
+                own = guessed
         rule = part.network.rule(own)
         comparison = compare(_parameters(part.network, own), rule, below, ignored=lambda name: True)
         known |= {part.prefix + name for name in comparison.used}

@@ -248,3 +248,24 @@ def _inside(kind: str, words: list[str]) -> str:
     if words[0] == "time_pos_embed":
         return f"time_pos_embed.{ {'linear_1': 0, 'linear_2': 2}[words[1]] }.{words[2]}"
     return ".".join(words)
+
+
+def widened_input(weight: torch.Tensor, channels: int) -> torch.Tensor:
+    """The first convolution [O, C, 3, 3] for more channels behind the old ones, which it does not see yet."""
+    grown = weight.new_zeros(weight.shape[0], channels, *weight.shape[2:])
+    grown[:, : weight.shape[1]] = weight
+    return grown
+
+
+def second_stage_start(svd: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Hi3D's second stage before its training, from SVD's tensors (names below "model.diffusion_model.").
+
+    Vector: 256 columns of zeros for the elevation, then SVD's of cond_aug. Input: SVD's noise, nine channels of
+    zeros for the depth, SVD's condition.
+    """
+    vector, first = svd["label_emb.0.0.weight"], svd["input_blocks.0.0.weight"]
+    depth = first.new_zeros(first.shape[0], 9, *first.shape[2:])
+    return dict(svd) | {
+        "label_emb.0.0.weight": torch.cat([torch.zeros_like(vector[:, :256]), vector[:, 512:]], dim=1),
+        "input_blocks.0.0.weight": torch.cat([first[:, :4], depth, first[:, 4:]], dim=1),
+    }
