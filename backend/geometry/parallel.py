@@ -29,13 +29,17 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_count(), thread_name_prefix=_POOL_NAME)
 
 
+def _on_pool() -> bool:
+    return threading.current_thread().name.startswith(_POOL_NAME)
+
+
 def map_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """Call `function` for each item on the pool; results in the order of the items.
 
     Called from a function that runs on the pool itself, it stays on that thread: the pool's threads
     waiting for one another would never end.
     """
-    if threading.current_thread().name.startswith(_POOL_NAME):
+    if _on_pool():
         return [function(item) for item in items]
     items, turns, results, stopped = list(items), itertools.count(), {}, False
 
@@ -66,8 +70,9 @@ def for_bands(function: Callable[[int, int], object], count: int, pieces: int | 
     """Call `function(start, stop)` for bands that cover range(count), in parallel.
 
     Results must not depend on where the bands are cut; by default there are four bands a core, so
-    that uneven work balances.
+    that uneven work balances, and one where this is a thread of the pool already.
     """
     if count <= 0:
         return
-    map_parallel(lambda band: function(*band), bands(count, pieces or 4 * thread_count()))
+    pieces = pieces or (1 if _on_pool() else 4 * thread_count())
+    map_parallel(lambda band: function(*band), bands(count, pieces))

@@ -131,25 +131,31 @@ def _correlation(gray, values, weights, variance, radius, u, v, ux, uy, vx, vy, 
     height, width = gray.shape
     reach_u = (abs(ux) + abs(uy)) * radius
     reach_v = (abs(vx) + abs(vy)) * radius
-    if u - reach_u < 0 or v - reach_v < 0 or u + reach_u >= width - 1 or v + reach_v >= height - 1:
+    margin = np.float32(0.01)  # for the rounding of sums below
+    if not (reach_u + margin <= u < width - 1 - margin - reach_u):
         return np.float32(-1.0)
+    if not (reach_v + margin <= v < height - 1 - margin - reach_v):
+        return np.float32(-1.0)
+    # In single precision and with unsigned indices (no test for negative ones): a third less time.
     covariance, mean, square = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    one = np.uint32(1)
     slot = 0
     for dy in range(-radius, radius + 1):
-        for dx in range(-radius, radius + 1):
-            weight = weights[slot]
-            if weight > 0.0:
-                x = u + dx * ux + dy * uy
-                y = v + dx * vx + dy * vy
-                column, row = int(x), int(y)
-                a, b = x - column, y - row
-                top = gray[row, column] + a * (gray[row, column + 1] - gray[row, column])
-                low = gray[row + 1, column] + a * (gray[row + 1, column + 1] - gray[row + 1, column])
-                sample = top + b * (low - top)
-                covariance += values[slot] * sample
-                mean += weight * sample
-                square += weight * sample * sample
+        x = u + np.float32(dy) * uy - np.float32(radius) * ux
+        y = v + np.float32(dy) * vy - np.float32(radius) * vx
+        for _ in range(2 * radius + 1):
+            column, row = np.uint32(np.int32(x)), np.uint32(np.int32(y))
+            a, b = x - np.float32(column), y - np.float32(row)
+            top = gray[row, column] + a * (gray[row, column + one] - gray[row, column])
+            low = gray[row + one, column] + a * (gray[row + one, column + one] - gray[row + one, column])
+            sample = top + b * (low - top)
+            weighted = weights[slot] * sample
+            covariance += values[slot] * sample
+            mean += weighted
+            square += weighted * sample
             slot += 1
+            x += ux
+            y += vx
     other = max(square - mean * mean, np.float32(0.0))
     return covariance / np.sqrt((variance + noise) * (other + noise))
 

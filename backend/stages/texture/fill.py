@@ -7,12 +7,13 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from backend.geometry.parallel import map_parallel
 from backend.pipeline.values import Mesh
 from backend.stages.texture.atlas import Texels
 from backend.stages.texture.push_pull import push_pull
 
 _NEAREST = 6
-_CHUNK = 40_000
+_CHUNK = 10_000
 _RINGS = 2
 """Texels around a chart that repeat its border: bilinear sampling reads one, rounding another."""
 
@@ -94,18 +95,24 @@ def fill_unseen(
         return np.hstack([texels.positions[rows], (2 * edge) * texels.normals[rows]])
 
     tree = cKDTree(features(sites), balanced_tree=False)
-    near = np.empty_like(far)
+    reach = 3 * edge  # from there on the membrane has all to say
+    near = np.zeros_like(far)
     mix = np.empty(len(unseen))
-    for start in range(0, len(unseen), _CHUNK):
+
+    def look(start: int) -> None:
         check()
         part = slice(start, start + _CHUNK)
-        distance, neighbour = tree.query(features(unseen[part]), k=min(_NEAREST, len(sites)))
+        distance, neighbour = tree.query(
+            features(unseen[part]), k=min(_NEAREST, len(sites)), distance_upper_bound=reach
+        )
         distance = distance.reshape(len(distance), -1)
         neighbour = neighbour.reshape(distance.shape)
-        share = 1.0 / (distance + 0.1 * edge) ** 2
-        share /= share.sum(axis=1, keepdims=True)
-        near[part] = np.einsum("pk,pkc->pc", share, colors[sites[neighbour]])
-        mix[part] = np.clip(distance[:, 0] / (3 * edge), 0, 1)
+        mix[part] = np.minimum(distance[:, 0] / reach, 1)
+        share = 1.0 / (distance + 0.1 * edge) ** 2  # 0 of those out of reach
+        share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-30)
+        near[part] = np.einsum("pk,pkc->pc", share, colors[sites[np.minimum(neighbour, len(sites) - 1)]])
+
+    map_parallel(look, range(0, len(unseen), _CHUNK))
     smooth = (mix * mix * (3 - 2 * mix))[:, None]
     out = colors.copy()
     out[unseen] = near * (1 - smooth) + far * smooth

@@ -102,7 +102,7 @@ def optimise(
     steps = epochs * len(views)
     size = textured.texture.shape[0]
     grid = min(size, GRID, 2 * max(views.cameras.width, views.cameras.height))
-    lookups = [_lookup(textured, views, view, grid, context) for view in range(len(views))]
+    lookups = map_parallel(lambda view: _lookup(textured, views, view, grid, context), range(len(views)))
     term = None
     context.note(texture_perceptual=stlpips.present())
     if stlpips.present():

@@ -1,5 +1,6 @@
 """The embedded texture engine: levelled projection with visibility, Gaussians and filling for the unseen."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -67,14 +68,16 @@ class ProjectTexture:
 
 
 class _Progress:
-    """Steps of known number, counted."""
+    """Steps of known number, counted; called from several threads."""
 
     def __init__(self, context: StageContext, total: int) -> None:
         self.context, self._total, self._done = context, total, 0
+        self._turn = threading.Lock()
 
     def __call__(self, text: str) -> None:
-        self.context.step(min(self._done, self._total), self._total, text)
-        self._done += 1
+        with self._turn:
+            self.context.step(min(self._done, self._total), self._total, text)
+            self._done += 1
 
 
 def view_trust(views: Views) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from backend.geometry.cameras import Cameras
 from backend.geometry.mesh_raster import rasterize_mesh
+from backend.geometry.parallel import map_parallel
 from backend.pipeline.values import Mesh, Views
 from backend.stages.texture.push_pull import push_pull
 
@@ -50,7 +51,7 @@ class Sources:
 
 
 def prepare_sources(mesh: Mesh, views: Views, on_view: Callable[[int], None]) -> Sources:
-    """Everything that `projection` samples; `on_view(i)` is called before view i."""
+    """Everything that `projection` samples; `on_view(i)` is called before view i, from several threads."""
     count, height, width = views.rgba.shape[:3]
     extent = float(np.ptp(mesh.vertices, axis=0).max())
     fine = depth_oversampling(width)
@@ -58,7 +59,8 @@ def prepare_sources(mesh: Mesh, views: Views, on_view: Callable[[int], None]) ->
     low = np.empty((count, -(-height // LOW_SHRINK), -(-width // LOW_SHRINK), 3), dtype=np.float32)
     depth = np.empty((count, fine * height, fine * width), dtype=np.uint16)
     ranges = np.empty((count, 2), dtype=np.float32)
-    for view in range(count):
+
+    def prepare(view: int) -> None:
         on_view(view)
         exact = render_depth(mesh, views.cameras, view, fine)
         depth[view], ranges[view] = quantize_depth(exact)
@@ -69,6 +71,8 @@ def prepare_sources(mesh: Mesh, views: Views, on_view: Callable[[int], None]) ->
         colors[view, ..., :3] = np.rint(255 * np.clip(picture, 0, 1))
         colors[view, ..., 3] = np.rint(255 * trust)
         low[view] = low_band(picture)
+
+    map_parallel(prepare, range(count))
     cameras = views.cameras
     matrices = cameras.intrinsics @ cameras.camera_from_world[:, :3]
     return Sources(
