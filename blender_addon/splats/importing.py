@@ -12,7 +12,8 @@ from .columns import Columns, columns_of, read_columns
 
 TRANSPARENT_BOUNCES = 128
 """A ray through haze meets more than Cycles' default of 8 Gaussians; 128 is where the picture stops
-changing visibly (20 bounces lose 8 dB on a scene of 20,000 splats)."""
+changing visibly (20 bounces lose 8 dB on a scene of 20,000 splats). As many are followed without chance:
+Cycles' default, to end rays at random, costs 10 to 25 dB at few samples."""
 
 
 def import_splats(data: bytes | mmap.mmap, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
@@ -57,5 +58,6 @@ def _last(steps: Iterator[bpy.types.Object | None]) -> bpy.types.Object:
 def prepare_scene(scene: bpy.types.Scene) -> None:
     """Let Cycles' rays pass through enough Gaussians; a higher setting of the user's stays."""
     cycles = getattr(scene, "cycles", None)
-    if cycles is not None and cycles.transparent_max_bounces < TRANSPARENT_BOUNCES:
-        cycles.transparent_max_bounces = TRANSPARENT_BOUNCES
+    if cycles is not None:
+        cycles.transparent_max_bounces = max(cycles.transparent_max_bounces, TRANSPARENT_BOUNCES)
+        cycles.min_transparent_bounces = max(cycles.min_transparent_bounces, TRANSPARENT_BOUNCES)

@@ -1,13 +1,14 @@
-"""Gaussians in Blender below 5.3: a geometry-nodes group and a Cycles material, built in code.
+"""Gaussians in Blender's own renders below 5.3: a geometry-nodes group and materials, built in code.
 
-Geometry: each vertex becomes an instance of one sphere of radius 3 (standard deviations), turned and
-scaled by the splat's own attributes; in the instance's space every Gaussian is the same unit Gaussian.
-Its colour, 0.5 + sum(Y_k c_k) in sRGB encoding seen from the active camera, is worked out once a splat
-and stored linear.
+Each vertex becomes an instance. Its colour, 0.5 + sum(Y_k c_k) in sRGB encoding seen from the active
+camera, is worked out once a Gaussian and stored, linear (or as it is, see ENCODED).
 
-Material: the ray in the instance's space passes the centre at a distance r, where the Gaussian's
-response along the ray peaks with exp(-r^2 / 2): alpha = opacity * exp(-r^2 / 2), on the front face of
-the sphere only. No camera data is needed, so every camera model works.
+By default the instances are flat and face the camera (`billboards`): what a splat viewer draws, order
+included. With ANY_CAMERA they are spheres of radius 3 (standard deviations), turned and scaled; in an
+instance's space every Gaussian is the same unit Gaussian, and the material works out its response along
+the ray: the ray passes the centre at a distance r, where the response peaks with exp(-r^2 / 2), so alpha =
+opacity * exp(-r^2 / 2), on the front of the sphere only. That needs no camera: panoramas, reflections and
+shadows are right.
 """
 
 from collections.abc import Iterator
@@ -15,13 +16,15 @@ from collections.abc import Iterator
 import bpy
 
 from ..importers.steps import finished
+from . import billboards
+from .node_kit import Nodes
 
 GROUP = "Orrery Gaussians"
 MATERIAL = "Orrery Gaussian"
-BUILD = 2
+BUILD = 3
 """Raised when the nodes change: a group of an older build is replaced, not reused."""
 
-PREVIEW = "Preview"
+PREVIEW, ANY_CAMERA, ENCODED = "Preview", "Any Camera", "Blend as Trained"
 DRAWN, ELLIPSOIDS = "DRAWN", "ELLIPSOIDS"
 """How the viewport shows an object: by the add-on's drawing, or by the nodes' solid ellipsoids."""
 
@@ -106,52 +109,6 @@ def set_input(modifier: bpy.types.NodesModifier, name: str, value: object) -> No
     modifier.id_data.update_tag()
 
 
-class _Nodes:
-    """Shorthand for building a node tree: each call adds a node, links its inputs, returns its output."""
-
-    def __init__(self, tree: bpy.types.NodeTree) -> None:
-        self.tree = tree
-
-    def node(self, kind: str, inputs: dict | None = None, **settings: object) -> bpy.types.Node:
-        node = self.tree.nodes.new(kind)
-        for name, value in settings.items():
-            setattr(node, name, value)
-        for key, value in (inputs or {}).items():
-            self.put(node.inputs[key], value)
-        return node
-
-    def put(self, socket: bpy.types.NodeSocket, value: object) -> None:
-        if isinstance(value, bpy.types.NodeSocket):
-            self.tree.links.new(value, socket)
-        else:
-            socket.default_value = value
-
-    def math(self, operation: str, *values: object) -> bpy.types.NodeSocket:
-        return self.node("ShaderNodeMath", dict(enumerate(values)), operation=operation).outputs[0]
-
-    def logic(self, operation: str, *values: object) -> bpy.types.NodeSocket:
-        return self.node("FunctionNodeBooleanMath", dict(enumerate(values)), operation=operation).outputs[0]
-
-    def vector(self, operation: str, *values: object, output: str = "Vector") -> bpy.types.NodeSocket:
-        node = self.node("ShaderNodeVectorMath", operation=operation)
-        for index, value in enumerate(values):
-            self.put(node.inputs["Scale"] if operation == "SCALE" and index else node.inputs[index], value)
-        return node.outputs[output]
-
-    def attribute(self, name: str, kind: str) -> bpy.types.NodeSocket:
-        node = self.node("GeometryNodeInputNamedAttribute", {"Name": name}, data_type=kind)
-        return next(socket for socket in node.outputs if socket.enabled and socket.name == "Attribute")
-
-    def store(
-        self, geometry: bpy.types.NodeSocket, name: str, kind: str, value: bpy.types.NodeSocket
-    ) -> bpy.types.NodeSocket:
-        node = self.node(
-            "GeometryNodeStoreNamedAttribute", {"Geometry": geometry, "Name": name}, data_type=kind
-        )
-        self.put(next(socket for socket in node.inputs if socket.enabled and socket.name == "Value"), value)
-        return node.outputs["Geometry"]
-
-
 def node_group(degree: int) -> bpy.types.NodeTree:
     """The geometry-nodes group for harmonics of this degree; made once a file."""
     return finished(group_steps(degree))
@@ -167,15 +124,30 @@ def group_steps(degree: int) -> Iterator[None]:
     tree.is_modifier = True
     tree.interface.new_socket("Geometry", in_out="INPUT", socket_type="NodeSocketGeometry")
     tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
-    nodes = _Nodes(tree)
-    preview = tree.interface.new_socket(PREVIEW, in_out="INPUT", socket_type="NodeSocketBool")
-    preview.description = "Ellipsoids in the viewport, where the add-on does not draw the Gaussians"
+    nodes = Nodes(tree)
+    for title, words in (
+        (PREVIEW, "Ellipsoids in the viewport, where the add-on does not draw the Gaussians"),
+        (ANY_CAMERA, "Solid shapes instead of flat ones that face the camera: for panoramas and mirrors"),
+        (ENCODED, "Mix colours in sRGB encoding, as splat viewers do; the view transform must be Raw"),
+    ):
+        socket = tree.interface.new_socket(title, in_out="INPUT", socket_type="NodeSocketBool")
+        socket.description = words
     inputs = nodes.node("NodeGroupInput").outputs
     points = inputs["Geometry"]
     viewport = nodes.node("GeometryNodeIsViewport").outputs[0]
 
-    encoded = yield from _encoded_color(nodes, degree)
-    color = yield from _linear(nodes, encoded)
+    camera = billboards.camera(nodes)
+    encoded = yield from _encoded_color(nodes, degree, camera)
+    linear = yield from _linear(nodes, encoded)
+    color = nodes.node(
+        "GeometryNodeSwitch",
+        {
+            "Switch": inputs[ENCODED],
+            "False": linear,
+            "True": _combined(nodes, nodes.node("ShaderNodeSeparateXYZ", {0: encoded}).outputs),
+        },
+        input_type="RGBA",
+    ).outputs[0]
     shell = nodes.node(
         "GeometryNodeSwitch",
         {"Switch": viewport, "False": SHELL, "True": VIEWPORT_SHELL},
@@ -185,6 +157,7 @@ def group_steps(degree: int) -> Iterator[None]:
     points = nodes.store(points, SHELL_SIZE, "FLOAT", shell)
     yield
 
+    size = billboards.widened(nodes, nodes.attribute("scale", "FLOAT_VECTOR"), camera)
     sphere = nodes.node("GeometryNodeMeshIcoSphere", {"Radius": 1.0, "Subdivisions": 3}).outputs["Mesh"]
     painted = nodes.node("GeometryNodeSetMaterial", {"Geometry": sphere, "Material": material()})
     instances = nodes.node(
@@ -193,10 +166,15 @@ def group_steps(degree: int) -> Iterator[None]:
             "Points": points,
             "Instance": painted.outputs["Geometry"],
             "Rotation": nodes.attribute("rotation", "QUATERNION"),
-            "Scale": nodes.vector("SCALE", nodes.attribute("scale", "FLOAT_VECTOR"), shell),
+            "Scale": nodes.vector("SCALE", size, shell),
         },
     ).outputs["Instances"]
     yield
+    flat = yield from billboards.instances(nodes, points, camera)
+    solid = nodes.logic("OR", viewport, inputs[ANY_CAMERA])
+    instances = nodes.node(
+        "GeometryNodeSwitch", {"Switch": solid, "False": flat, "True": instances}, input_type="GEOMETRY"
+    ).outputs[0]
     # Eight points of the bounding box: what the viewport needs to select and to frame the object.
     corners = nodes.node(
         "GeometryNodeDeleteGeometry",
@@ -219,17 +197,15 @@ def group_steps(degree: int) -> Iterator[None]:
     return tree
 
 
-def _encoded_color(nodes: _Nodes, degree: int) -> Iterator[None]:
-    """(r, g, b) as a vector, sRGB-encoded, at least 0: the socket that the generator returns."""
+def _encoded_color(nodes: Nodes, degree: int, camera: billboards.Camera) -> Iterator[None]:
+    """The socket of (r, g, b) as a vector, sRGB-encoded, at least 0."""
     base = nodes.attribute("radiance:base", "FLOAT_COLOR")
     color = nodes.vector("MULTIPLY_ADD", base, (SH_C0,) * 3, (0.5,) * 3)
     if degree >= 1:
-        camera = nodes.node("GeometryNodeInputActiveCamera").outputs[0]
-        eye = nodes.node("GeometryNodeObjectInfo", {"Object": camera}, transform_space="RELATIVE")
         position = nodes.node("GeometryNodeInputPosition").outputs[0]
-        ray = nodes.vector(
-            "NORMALIZE", nodes.vector("SUBTRACT", position, eye.outputs["Location"])
-        )  # camera to splat, in the object's frame
+        from_eye = nodes.vector("SUBTRACT", position, camera.eye)
+        chosen = nodes.mix_vectors(camera.perspective, camera.sight, from_eye)
+        ray = nodes.vector("NORMALIZE", chosen)  # camera to splat, in the object's frame
         axes = nodes.node("ShaderNodeSeparateXYZ", {0: ray}).outputs
         monomials = {"x": axes["X"], "y": axes["Y"], "z": axes["Z"]}
         for index, polynomial in enumerate(BASIS[: (degree + 1) ** 2 - 1]):
@@ -242,14 +218,14 @@ def _encoded_color(nodes: _Nodes, degree: int) -> Iterator[None]:
     return nodes.vector("MAXIMUM", color, (0.0,) * 3)
 
 
-def _product(nodes: _Nodes, monomials: dict[str, bpy.types.NodeSocket], name: str) -> bpy.types.NodeSocket:
+def _product(nodes: Nodes, monomials: dict[str, bpy.types.NodeSocket], name: str) -> bpy.types.NodeSocket:
     """The socket of a monomial such as "xxy", made once."""
     if name not in monomials:
         monomials[name] = nodes.math("MULTIPLY", _product(nodes, monomials, name[:-1]), monomials[name[-1]])
     return monomials[name]
 
 
-def _linear(nodes: _Nodes, encoded: bpy.types.NodeSocket) -> Iterator[None]:
+def _linear(nodes: Nodes, encoded: bpy.types.NodeSocket) -> Iterator[None]:
     """sRGB decoding (IEC 61966-2-1), channel by channel: the socket of a colour with alpha 1."""
     split = nodes.node("ShaderNodeSeparateXYZ", {0: encoded})
     channels = []
@@ -263,8 +239,12 @@ def _linear(nodes: _Nodes, encoded: bpy.types.NodeSocket) -> Iterator[None]:
         )  # straight + above * (curve - straight)
         channels.append(mixed)
         yield
-    combined = nodes.node("FunctionNodeCombineColor", dict(enumerate(channels)), mode="RGB")
-    return combined.outputs[0]
+    return _combined(nodes, channels)
+
+
+def _combined(nodes: Nodes, channels) -> bpy.types.NodeSocket:
+    """Three numbers as a colour."""
+    return nodes.node("FunctionNodeCombineColor", dict(enumerate(channels)), mode="RGB").outputs[0]
 
 
 def material() -> bpy.types.Material:
@@ -279,7 +259,7 @@ def material() -> bpy.types.Material:
     made.surface_render_method = "BLENDED"
     tree = made.node_tree
     tree.nodes.clear()
-    nodes = _Nodes(tree)
+    nodes = Nodes(tree)
 
     geometry = nodes.node("ShaderNodeNewGeometry")
     shell = nodes.node("ShaderNodeAttribute", attribute_type="INSTANCER", attribute_name=SHELL_SIZE)

@@ -76,6 +76,34 @@ class ORRERY_OT_splats_display(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class ORRERY_OT_splats_blend(bpy.types.Operator):
+    """How Cycles mixes Gaussians: in linear light, as it does all else, or as splat viewers do"""
+
+    bl_idname = "orrery.splats_blend"
+    bl_label = "Blend in Renders"
+    bl_options = {"REGISTER", "UNDO"}
+
+    trained: bpy.props.BoolProperty(
+        name="As Trained",
+        description="Mix sRGB-encoded colours and show them as they are (view transform Raw): soft edges are "
+        "exact, but meshes come out too dark. For Gaussians alone",
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if not any(nodes.modifier_of(item) for item in context.scene.objects):
+            cls.poll_message_set("The scene has no Gaussians that Cycles renders by nodes")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        for item in context.scene.objects:
+            if modifier := nodes.modifier_of(item):
+                nodes.set_input(modifier, nodes.ENCODED, self.trained)
+        context.scene.view_settings.view_transform = "Raw" if self.trained else "Standard"
+        return {"FINISHED"}
+
+
 class ORRERY_PT_gaussians(bpy.types.Panel):
     """The active object's Gaussians."""
 
@@ -101,6 +129,12 @@ class ORRERY_PT_gaussians(bpy.types.Panel):
             for what in (nodes.DRAWN, nodes.ELLIPSOIDS):
                 pressed = nodes.display(item) == what
                 row.operator("orrery.splats_display", text=what.title(), depress=pressed).what = what
+            modifier = nodes.modifier_of(item)
+            row = column.row(align=True)
+            row.label(text="Cycles")
+            for trained, words in ((False, "Linear"), (True, "As Trained")):
+                pressed = bool(nodes.input_of(modifier, nodes.ENCODED)) == trained
+                row.operator("orrery.splats_blend", text=words, depress=pressed).trained = trained
         box = column.column(align=True)
         box.operator_menu_enum("orrery.splats_select", "by", text="Select by")
         box.operator("orrery.splats_delete", text="Delete Selected")
@@ -119,4 +153,4 @@ class ORRERY_PT_gaussians(bpy.types.Panel):
         row.operator("orrery.export_splats", text="Export")
 
 
-CLASSES = (ORRERY_OT_splats_show, ORRERY_OT_splats_display, ORRERY_PT_gaussians)
+CLASSES = (ORRERY_OT_splats_show, ORRERY_OT_splats_display, ORRERY_OT_splats_blend, ORRERY_PT_gaussians)
