@@ -9,7 +9,8 @@ from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture, Views
 from shared_protocol.errors import InvalidInput
 
-MULTIPLE = 64
+MULTIPLE, LEAST = 64, 128
+"""Pixels: three halvings of the latents; and what leaves the depth net a picture."""
 
 
 class Hi3DRefine:
@@ -23,8 +24,10 @@ class Hi3DRefine:
 
         from backend.models import engine, orbits
 
-        if options.size % MULTIPLE:
-            raise InvalidInput(f"refine.size is {options.size}", f"a multiple of {MULTIPLE} for this engine")
+        if options.size % MULTIPLE or options.size < LEAST:
+            raise InvalidInput(
+                f"refine.size is {options.size}", f"a multiple of {MULTIPLE}, {LEAST} or more, for this engine"
+            )
         model = engine.opened("hi3d", "hi3d_stage2", options.placement, context)
         size = options.size
         white = orbit.rgba[..., :3] * orbit.rgba[..., 3:] + (1 - orbit.rgba[..., 3:])

@@ -1,0 +1,103 @@
+"""`models pull` from a hub on loopback, then `generate --orbit hi3d` with what came: here, and by the daemon."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backend.cli import run as main
+from backend.weights import store
+from tests.support import tiny_models
+from tests.support.hub import serving
+
+SMALL = [
+    "--set", "matting.size=128", "--views", "6", "--set", "orbit.size=64", "--set", "orbit.steps=2",
+    "--set", "refine.size=128", "--set", "refine.steps=2", "--set", "splats.steps=4", "--set",
+    "splats.gaussians=300", "--set", "splats.size=64", "--set", "surface.engine=hull", "--set",
+    "surface.grid=32", "--faces", "500", "--texture-size", "128", "--set", "texture.optimise=false", "--set",
+    "export.turntable=false",
+]  # fmt: skip
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub with Hi3D's two files, and a catalogue whose first stage lies there too."""
+    files = {}
+    for name, path in (("hi3d_stage1", "first_stage.pt"), ("hi3d_stage2", "second_stage.pt")):
+        written = tiny_models.write(tmp_path, name, changed=tiny_models.crafted(name))
+        files["hbyang/Hi3D", path] = written
+    catalogue = re.sub(
+        r'manual = "the drive that[^\n]*', 'sources = [{ repo = "hbyang/Hi3D", path = "first_stage.pt" }]',
+        store.CATALOG_PATH.read_text(encoding="utf-8"),
+    )  # fmt: skip
+    path = tmp_path / "catalog.toml"
+    path.write_text(catalogue, encoding="utf-8")
+    monkeypatch.setattr(store, "CATALOG_PATH", path)
+    monkeypatch.setenv("ORRERY_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nothing"))
+    monkeypatch.delenv("ORRERY_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "none"))
+    return files
+
+
+@pytest.fixture
+def picture(tmp_path):
+    y, x = np.mgrid[:160, :160] + 0.5
+    alpha = np.hypot(x - 80, y - 80) < 60
+    rgba = np.dstack([x / 3, y / 3, np.full_like(x, 50), alpha * 255]).astype(np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "ball.png")
+    return tmp_path / "ball.png"
+
+
+def test_a_licence_is_shown_and_must_be_accepted(hub, monkeypatch, capsys):
+    with serving(hub) as (endpoint, asked):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        assert main(["models", "pull", "hi3d"]) == 2
+        shown = capsys.readouterr()
+        assert "MIT on its page" in shown.out and "--accept-licence" in shown.err and asked == []
+
+
+def test_pulled_weights_make_a_mesh(hub, monkeypatch, capsys, picture, tmp_path):
+    with serving(hub) as (endpoint, _):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        assert main(["models", "pull", "hi3d", "--accept-licence"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("every tensor fits") == 2 and said.count("as its publisher states") == 2
+    assert store.weights_present("hi3d") and store.verify("hi3d") == "ok"
+    assert not list((tmp_path / "weights" / "hi3d").glob("*.pt"))  # only what is used stays
+    out = tmp_path / "out"
+    assert (
+        main(["generate", str(picture), "-o", str(out), "--orbit", "hi3d", "--quality", "draft", *SMALL]) == 0
+    )
+    report = json.loads((out / "report.json").read_text())
+    engines = {stage["stage"]: stage["engine"] for stage in report["stages"]}
+    assert engines["orbit"] == "hi3d" and engines["refine"] == "hi3d"
+    assert (out / "mesh.glb").stat().st_size > 1000
+
+
+def test_an_unstated_checksum_is_recorded_and_a_gated_repository_is_explained(hub, monkeypatch, capsys):
+    with serving(hub, token="secret", states_sums=False) as (endpoint, _):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        assert main(["models", "pull", "hi3d", "--accept-licence"]) == 2
+        assert "gated (HTTP 401): accept its licence at" in capsys.readouterr().err
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        assert main(["models", "pull", "hi3d"]) == 0  # accepted before
+    assert capsys.readouterr().out.count("recorded now: its publisher states none") == 2
+    kept = store.recorded("hi3d")["second_stage.pt"]
+    assert len(kept["sha256"]) == 64 and kept["stated"] is False
+
+
+def test_files_that_the_user_has_are_taken_whatever_they_are_called(hub, tmp_path, capsys):
+    first, second = (tmp_path / name for name in ("a.pt", "b.pt"))
+    hub["hbyang/Hi3D", "first_stage.pt"].rename(first)
+    hub["hbyang/Hi3D", "second_stage.pt"].rename(second)
+    assert main(["models", "pull", "hi3d", "--accept-licence", "--from", str(second)]) == 0
+    assert "Still missing: first_stage.pt" in capsys.readouterr().out
+    assert main(["models", "pull", "hi3d", "--from", str(first)]) == 0
+    assert store.weights_present("hi3d") and first.exists()
+    assert main(["models", "pull", "v3d", "--accept-licence", "--from", str(first)]) == 2
+    assert "is Hi3D's first stage; expected V3D" in capsys.readouterr().err
