@@ -149,13 +149,20 @@ class JobStore:
             if row is None:
                 return
             reused = json.loads(row["reused"]) + ([event.stage] if event.kind == "reused" else [])
+            further = event.kind == "finished" and not self._has_finished(event.job, event.stage)
             self._db.execute(
                 "UPDATE jobs SET stage = ?, stage_index = ?, stages = ?, reused = ?,"
-                " interruptions = CASE ? WHEN 'finished' THEN 0 ELSE interruptions END,"
-                " crashes = CASE ? WHEN 'finished' THEN 0 ELSE crashes END WHERE id = ?",
-                (event.stage, event.index, event.stages, json.dumps(reused), *[event.kind] * 2, event.job),
+                " interruptions = CASE ? WHEN 1 THEN 0 ELSE interruptions END,"
+                " crashes = CASE ? WHEN 1 THEN 0 ELSE crashes END WHERE id = ?",
+                (event.stage, event.index, event.stages, json.dumps(reused), further, further, event.job),
             )
             self._add_event(event.job, event.kind, RUNNING, event.time, event)
+
+    def _has_finished(self, job: str, stage: str) -> bool:
+        """Whether this stage was finished in an earlier attempt: then doing it again is no progress."""
+        rows = self._db.execute("SELECT event FROM events WHERE job = ?", (job,))
+        events = (json.loads(row["event"]) for row in rows)
+        return any(event["kind"] == "finished" and event.get("stage") == stage for event in events)
 
     def finish(
         self,

@@ -67,22 +67,30 @@ def check_room(path: Path, size: int) -> None:
 
     The reserve is for what must always be written (the job store), and for everybody else on this disk.
     """
+    room = _room(path)
+    if room is None:
+        return  # the system does not tell: the write itself will
+    free, reserve = room
+    if free - size < reserve:
+        raise _disk_full(path, size)
+
+
+def _room(path: Path) -> tuple[int, int] | None:
+    """Bytes that are free on the disk of `path`, and how many of them are kept free; None: nobody knows."""
     try:
         usage = shutil.disk_usage(_existing(path))
     except OSError:
-        return  # the system does not tell: the write itself will
-    if usage.free - size < min(RESERVE_BYTES, usage.total // RESERVE_PART):
-        raise _disk_full(path, size)
+        return None
+    return usage.free, min(RESERVE_BYTES, usage.total // RESERVE_PART)
 
 
 def _disk_full(path: Path, needed: int) -> DiskFull:
     details = {"needed_bytes": needed} if needed else {}
     words = f"no space is left to write {path}"
-    with contextlib.suppress(OSError):
-        usage = shutil.disk_usage(_existing(path))
-        reserve = min(RESERVE_BYTES, usage.total // RESERVE_PART)
-        details |= {"free_bytes": usage.free, "reserve_bytes": reserve}
-        words += f" ({_mib(usage.free)} are free, {_mib(reserve)} of them are kept free"
+    room = _room(path)
+    if room is not None:
+        details |= {"free_bytes": room[0], "reserve_bytes": room[1]}
+        words += f" ({_mib(room[0])} are free, {_mib(room[1])} of them are kept free"
         words += f", {_mib(needed)} were needed)" if needed else ")"
     return DiskFull(words, remedy="Free some space and run again.", **details)
 
@@ -178,8 +186,9 @@ class ArtifactStore:
 
     def _write_blob(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
-        if not self.blob_path(digest).exists():
-            write_atomically(self.blob_path(digest), data)
+        path = self.blob_path(digest)
+        if not path.exists() or path.stat().st_size != len(data):  # what was damaged is made whole
+            write_atomically(path, data)
         return digest
 
     def pin(self, name: str, digests: Iterable[str]) -> None:

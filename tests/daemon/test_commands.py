@@ -1,24 +1,30 @@
 """The daemon's commands on the command line; the last test is the whole thing with the real stages."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from backend.cli import run
 from tests.support.daemon import PICTURE, ROOT, running_daemon, submit, wait_until
 
 EXAMPLE = ROOT / "examples" / "rocket.png"
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    with running_daemon(tmp_path_factory.mktemp("commands")) as daemon:
-        yield daemon
+def _orrery(state, *arguments):
+    """The command in this process: its exit code and what it wrote."""
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        code = run([*map(str, arguments), "--state", str(state)])
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=errors.getvalue())
 
 
-def _orrery(state, *arguments, seconds=60):
+def _orrery_process(state, *arguments, seconds=60):
     return subprocess.run(
         [sys.executable, "-m", "backend", *map(str, arguments), "--state", str(state)],
         capture_output=True, text=True, cwd=ROOT, timeout=seconds, check=False,
@@ -32,7 +38,7 @@ def test_jobs_and_status_are_told_in_words_and_as_json(daemon):
     assert job[:8] in _orrery(daemon.state, "jobs").stdout
     record = json.loads(_orrery(daemon.state, "jobs", "--json").stdout)[0]
     assert (record["job"], record["state"]) == (job, "succeeded")
-    assert "1 succeeded" in _orrery(daemon.state, "status").stdout
+    assert "1 succeeded" in _orrery_process(daemon.state, "status").stdout
     assert json.loads(_orrery(daemon.state, "status", "--json").stdout)["counts"]["succeeded"] == 1
 
 
@@ -105,7 +111,7 @@ def test_a_picture_goes_through_the_real_stages_and_comes_back_as_files(tmp_path
         assert serve.stdout.readline().startswith("orrery backend listening on tcp://127.0.0.1:")
         out = tmp_path / "out"
         options = ["--quality", "draft", "--texture-size", "256", "--watch", "-o", out]
-        done = _orrery(state, "submit", EXAMPLE, *options, seconds=280)
+        done = _orrery_process(state, "submit", EXAMPLE, *options, seconds=280)
         assert (done.returncode, done.stderr) == (0, "")
         names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
         assert names >= {
@@ -114,9 +120,9 @@ def test_a_picture_goes_through_the_real_stages_and_comes_back_as_files(tmp_path
         }  # fmt: skip
         report = json.loads((out / "report.json").read_text())
         assert (report["source"], report["sizes"]["texture_pixels"]) == ("rocket.png", 256)
-        again = _orrery(state, "submit", EXAMPLE, *options[:2], "--texture-size", "512", "--watch")
+        again = _orrery_process(state, "submit", EXAMPLE, *options[:2], "--texture-size", "512", "--watch")
         assert again.stdout.count("reused from an earlier run") == 5
-        assert _orrery(state, "stop").returncode == 0
+        assert _orrery_process(state, "stop").returncode == 0
         assert serve.wait(15) == 0
     finally:
         serve.kill()
@@ -135,7 +141,7 @@ def test_a_picture_that_is_none_fails_in_the_worker_with_one_sentence(tmp_path):
         serve.stdout.readline()
         path = tmp_path / "notes.txt"
         path.write_bytes(PICTURE[1])
-        done = _orrery(state, "submit", path, "--watch")
+        done = _orrery_process(state, "submit", path, "--watch")
         assert done.returncode == 2
         assert done.stderr.startswith("invalid_input: notes.txt is not")
     finally:

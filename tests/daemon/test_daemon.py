@@ -33,18 +33,6 @@ from tests.support.daemon import PICTURE, ROOT, CuttingProxy, running_daemon, su
 from tests.support.fake_worker import STAGES
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    with running_daemon(tmp_path_factory.mktemp("daemon")) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def client(daemon):
-    with daemon.client() as client:
-        yield client
-
-
 @pytest.fixture
 def raw(daemon):
     """A bare ZeroMQ socket that speaks plain msgpack: what a client in another language would do."""
@@ -323,11 +311,12 @@ def test_a_killed_daemon_forgets_nothing(tmp_path):
         done = submit(client, {"one": {"size": 5_000_000}}, seed=1)
         client.wait(done)
         files = client.manifest(done)
-        running = submit(client, {"four": {"milliseconds": 1500}}, seed=2)
+        running = submit(client, {"four": {"trouble": "gate"}}, seed=2)
         waiting = submit(client, seed=3)
         wait_until(lambda: client.job(running).stage == "four")
         before = _numbers(client, running)
         daemon.kill()
+        daemon.open_gate()
         daemon.start()
         assert client.wait(running).state == "succeeded"
         assert client.wait(waiting).state == "succeeded"
@@ -377,7 +366,7 @@ def test_a_fetch_into_a_folder_goes_on_from_the_partial_file(daemon, client, tmp
     assert (tmp_path / "one" / "result.bin").read_bytes() == content
 
 
-def test_content_that_is_lost_or_damaged_in_the_store_is_never_delivered(daemon, client):
+def test_content_that_is_lost_or_damaged_in_the_store_is_never_delivered_and_made_anew(daemon, client):
     job = submit(client, {"one": {"size": 1_000_000}}, seed=14)
     client.wait(job)
     lost, damaged = (f for f in client.manifest(job) if f.name in ("one/result.bin", "two/result.bin"))
@@ -387,6 +376,9 @@ def test_content_that_is_lost_or_damaged_in_the_store_is_never_delivered(daemon,
     for file, words in ((lost, "was removed"), (damaged, "is damaged")):
         with pytest.raises(UnknownJob, match=words):
             client.read(file)
+    client.wait(submit(client, {"one": {"size": 1_000_000}}, seed=14))
+    for file in (lost, damaged):
+        assert hashlib.sha256(client.read(file)).hexdigest() == file.sha256
 
 
 def test_an_upload_goes_on_where_it_was_cut_and_wrong_content_is_refused(daemon, client):
@@ -420,28 +412,29 @@ def _numbers(client, job):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_a_killed_worker_is_replaced_and_its_job_goes_on_from_the_last_finished_stage(tmp_path):
-    with running_daemon(tmp_path) as daemon, daemon.client() as client:
-        job = submit(client, {"four": {"milliseconds": 1500}})
-        wait_until(lambda: client.job(job).stage == "four")
-        worker = daemon.worker_pid()
-        os.kill(worker, signal.SIGKILL)
-        assert client.wait(job).state == "succeeded"
-        record = client.job(job)
-        assert (record.attempts, record.reused) == (2, ("one", "two", "three"))
-        assert daemon.runs() == ["one", "two", "three", "four", "four", "five", "six"]
-        assert daemon.worker_pid() != worker
-        assert client.status().workers[0].restarts == 1
+def test_a_killed_worker_is_replaced_and_its_job_goes_on_from_the_last_finished_stage(daemon, client):
+    ran, restarts = len(daemon.runs()), client.status().workers[0].restarts
+    job = submit(client, {"four": {"trouble": "gate"}}, seed=20)
+    wait_until(lambda: client.job(job).stage == "four")
+    worker = daemon.worker_pid()
+    os.kill(worker, signal.SIGKILL)
+    daemon.open_gate()
+    assert client.wait(job).state == "succeeded"
+    record = client.job(job)
+    assert (record.attempts, record.reused) == (2, ("one", "two", "three"))
+    assert daemon.runs()[ran:] == ["one", "two", "three", "four", "four", "five", "six"]
+    assert daemon.worker_pid() != worker
+    assert client.status().workers[0].restarts == restarts + 1
 
 
-def test_a_job_that_kills_every_worker_fails_and_the_next_one_runs(tmp_path):
-    with running_daemon(tmp_path) as daemon, daemon.client() as client:
-        bad = submit(client, {"two": {"trouble": "crash"}})
-        good = submit(client, seed=1)
-        with pytest.raises(WorkerCrashed, match=r"code 7 during two, 2 times"):
-            client.wait(bad)
-        assert client.wait(good).state == "succeeded"
-        assert daemon.runs().count("two") == 3
+def test_a_job_that_kills_every_worker_fails_and_the_next_one_runs(daemon, client):
+    ran = len(daemon.runs())
+    bad = submit(client, {"two": {"trouble": "crash"}}, seed=21)
+    good = submit(client, seed=22)
+    with pytest.raises(WorkerCrashed, match=r"code 7 during two, 2 times"):
+        client.wait(bad)
+    assert client.wait(good).state == "succeeded"
+    assert daemon.runs()[ran:].count("two") == 3
 
 
 def test_when_no_worker_starts_the_jobs_fail_in_words_instead_of_waiting_for_ever(tmp_path):

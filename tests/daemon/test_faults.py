@@ -22,18 +22,6 @@ SIZE = 40_000_000
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    with running_daemon(tmp_path_factory.mktemp("faults")) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def client(daemon):
-    with daemon.client() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def file(daemon):
     """A result of 40 MB."""
     with daemon.client() as client:

@@ -18,11 +18,12 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGST
 
 
 def test_a_worker_that_is_stopped_is_noticed_ended_and_replaced(tmp_path):
-    with running_daemon(tmp_path, stall_seconds=1.5, grace=0.3) as daemon, daemon.client() as client:
-        job = submit(client, {"three": {"milliseconds": 1500}})
+    with running_daemon(tmp_path, stall_seconds=0.8, grace=0.2) as daemon, daemon.client() as client:
+        job = submit(client, {"three": {"trouble": "gate"}})
         wait_until(lambda: client.job(job).stage == "three")
         os.kill(daemon.worker_pid(), signal.SIGSTOP)
         wait_until(lambda: client.status().workers[0].state == "stalled")
+        daemon.open_gate()
         assert client.wait(job).state == "succeeded"
         words = [event.text for event in client.events(job) if event.kind == "requeued"]
         assert len(words) == 1
@@ -30,6 +31,7 @@ def test_a_worker_that_is_stopped_is_noticed_ended_and_replaced(tmp_path):
         assert client.job(job).reused == ("one", "two")
 
 
+@pytest.mark.slow  # its arithmetic is tested below, with a clock of ours
 def test_a_daemon_that_was_stopped_goes_on_with_its_clients_and_its_worker(tmp_path):
     with running_daemon(tmp_path, stall_seconds=2.5) as daemon, daemon.client() as client:
         job = submit(client, {"three": {"milliseconds": 4000}})
@@ -118,7 +120,7 @@ def test_a_clock_on_the_wall_that_jumps_disturbs_nothing(tmp_path):
     """An hour forward and back, while a job runs: faketime is not at hand, so `time.time` is replaced."""
     with running_daemon(tmp_path, {"ORRERY_FAKE_CLOCK": "3600"}) as daemon, daemon.client() as client:
         # Of several lengths: one alone may last as long as the clock's whole round.
-        lengths = (1200, 700, 500, 300)
+        lengths = (260, 150, 110, 60)
         jobs = [submit(client, {"two": {"milliseconds": ms}}, seed=ms) for ms in lengths]
         for job in jobs:
             assert client.wait(job).state == "succeeded"
@@ -128,65 +130,63 @@ def test_a_clock_on_the_wall_that_jumps_disturbs_nothing(tmp_path):
         assert daemon.process.poll() is None
 
 
-def test_out_of_memory_everything_is_let_go_of_and_it_is_tried_once_more_with_less(tmp_path):
-    with running_daemon(tmp_path) as daemon, daemon.client() as client:
-        job = submit(client, {"three": {"trouble": "memory_once"}})
-        assert client.wait(job).state == "succeeded"
-        assert daemon.runs() == ["one", "two", "three", "three", "four", "five", "six"]
-        held = (daemon.folder / "stages.log.memory").read_text()
-        assert held == "0 blocks held\n"  # the weak point: a traceback that holds the arrays
-        assert client.job(job).attempts == 1
-        with pytest.raises(OutOfMemory, match=r"1\.5 GiB were asked for, .* GiB are free") as caught:
-            client.wait(submit(client, {"three": {"trouble": "memory"}}))
-        assert caught.value.details["needed_bytes"] == int(1.5 * 2**30)
-        assert caught.value.details["free_bytes"] > 0
-        assert client.wait(submit(client, seed=1)).state == "succeeded"
-        assert client.status().workers[0].restarts == 0
+def test_out_of_memory_everything_is_let_go_of_and_it_is_tried_once_more_with_less(daemon, client):
+    ran, restarts = len(daemon.runs()), client.status().workers[0].restarts
+    job = submit(client, {"three": {"trouble": "memory_once"}}, seed=30)
+    assert client.wait(job).state == "succeeded"
+    assert daemon.runs()[ran:] == ["one", "two", "three", "three", "four", "five", "six"]
+    held = (daemon.folder / "stages.log.memory").read_text()
+    assert held == "0 blocks held\n"  # the weak point: a traceback that holds the arrays
+    assert client.job(job).attempts == 1
+    with pytest.raises(OutOfMemory, match=r"1\.5 GiB were asked for, .* GiB are free") as caught:
+        client.wait(submit(client, {"three": {"trouble": "memory"}}, seed=31))
+    assert caught.value.details["needed_bytes"] == int(1.5 * 2**30)
+    assert caught.value.details["free_bytes"] > 0
+    assert client.wait(submit(client, seed=1)).state == "succeeded"
+    assert client.status().workers[0].restarts == restarts
 
 
-def test_a_broken_gpu_ends_the_worker_and_the_job_goes_on_in_a_fresh_one(tmp_path):
-    with running_daemon(tmp_path) as daemon, daemon.client() as client:
-        worker = daemon.worker_pid()
-        job = submit(client, {"two": {"trouble": "gpu"}})
-        assert client.wait(job).state == "succeeded"
-        assert client.job(job).attempts == 2
-        assert daemon.worker_pid() != worker
-        with pytest.raises(WorkerCrashed, match="GPU failed"):
-            client.wait(submit(client, {"two": {"trouble": "gpu_always"}}))
-        assert client.wait(submit(client, seed=1)).state == "succeeded"
+def test_a_broken_gpu_ends_the_worker_and_the_job_goes_on_in_a_fresh_one(daemon, client):
+    worker = daemon.worker_pid()
+    job = submit(client, {"two": {"trouble": "gpu"}}, seed=40)
+    assert client.wait(job).state == "succeeded"
+    assert client.job(job).attempts == 2
+    assert daemon.worker_pid() != worker
+    with pytest.raises(WorkerCrashed, match="GPU failed"):
+        client.wait(submit(client, {"two": {"trouble": "gpu_always"}}, seed=41))
+    assert client.wait(submit(client, seed=1)).state == "succeeded"
 
 
 def _percentile(values, part):
     return sorted(values)[int(len(values) * part)]
 
 
-def test_small_requests_are_answered_while_a_worker_computes_and_a_result_streams(tmp_path):
-    with running_daemon(tmp_path) as daemon, daemon.client() as client:
-        big = submit(client, {"one": {"size": 100_000_000}})
-        client.wait(big)
-        file = next(f for f in client.manifest(big) if f.name == "one/result.bin")
-        job = submit(client, {"two": {"milliseconds": 20_000, "trouble": "busy"}}, seed=1)
-        wait_until(lambda: client.job(job).stage == "two")
-        over = threading.Event()
+def test_small_requests_are_answered_while_a_worker_computes_and_a_result_streams(daemon, client):
+    big = submit(client, {"one": {"size": 30_000_000}}, seed=50)
+    client.wait(big)
+    file = next(f for f in client.manifest(big) if f.name == "one/result.bin")
+    job = submit(client, {"two": {"milliseconds": 20_000, "trouble": "busy"}}, seed=51)
+    wait_until(lambda: client.job(job).stage == "two")
+    over = threading.Event()
 
-        def read():
-            with daemon.client() as reader:
-                while not over.is_set():
-                    reader.read(file)
+    def read():
+        with daemon.client() as reader:
+            while not over.is_set():
+                reader.read(file)
 
-        thread = threading.Thread(target=read)
-        thread.start()
-        times = []
-        try:
-            for _ in range(100):
-                start = time.perf_counter()
-                client.ping()
-                times.append(time.perf_counter() - start)
-                time.sleep(0.002)
-        finally:
-            over.set()
-            thread.join()
-        client.cancel(job)
-        # The promise is p99; on a machine that does other things besides, the median must hold it too.
-        assert _percentile(times, 0.5) < 0.05
-        assert _percentile(times, 0.9) < 0.25
+    thread = threading.Thread(target=read)
+    thread.start()
+    times = []
+    try:
+        for _ in range(100):
+            start = time.perf_counter()
+            client.ping()
+            times.append(time.perf_counter() - start)
+            time.sleep(0.002)
+    finally:
+        over.set()
+        thread.join()
+    client.cancel(job)
+    # The promise is p99; on a machine that does other things besides, the median must hold it too.
+    assert _percentile(times, 0.5) < 0.05
+    assert _percentile(times, 0.9) < 0.25

@@ -122,7 +122,7 @@ def test_systemd_hears_ready_alive_and_stopping_and_no_life_of_a_stopped_one(tmp
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
         listener.settimeout(5)
-        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "3000000"}
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
         with running_daemon(tmp_path, environment) as daemon:
             assert listener.recv(100) == b"READY=1"
             assert listener.recv(100) == b"WATCHDOG=1"
@@ -135,7 +135,7 @@ def test_systemd_hears_ready_alive_and_stopping_and_no_life_of_a_stopped_one(tmp
                     listener.recv(100)
                 except BlockingIOError:
                     break
-            time.sleep(2.0)
+            time.sleep(1.0)
             with pytest.raises(BlockingIOError):
                 listener.recv(100)
             listener.settimeout(5)
@@ -232,7 +232,7 @@ def test_a_port_that_speaks_something_else_is_told_within_five_seconds(tmp_path)
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no signals here")
 def test_while_it_stops_new_work_is_refused_in_words_and_questions_are_answered(tmp_path):
-    with running_daemon(tmp_path) as daemon, daemon.client() as client:
+    with running_daemon(tmp_path, stop=1.0) as daemon, daemon.client() as client:
         client.upload(PICTURE[1])
         job = submit(client, {"two": {"trouble": "stuck_in_c"}})  # so that the end takes its time
         wait_until(lambda: client.job(job).stage == "two")

@@ -21,7 +21,7 @@ from backend.inputs.picture import load_picture_bytes
 from shared_protocol import messages as m
 from shared_protocol.endpoint import Endpoint, read_endpoint
 from shared_protocol.errors import InvalidInput, LimitExceeded, NotReachable, OrreryError, Unauthorized
-from tests.support.daemon import ROOT, CuttingProxy, running_daemon, submit, wait_until
+from tests.support.daemon import ROOT, CuttingProxy, submit, wait_until
 
 pytestmark = pytest.mark.skipif(not zmq.has("curve"), reason="this ZeroMQ has no CURVE")
 
@@ -170,12 +170,6 @@ def test_key_files_are_private_and_names_cannot_leave_their_folder(tmp_path):
 
 
 # ---- what is sent
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    with running_daemon(tmp_path_factory.mktemp("hostile")) as daemon:
-        yield daemon
 
 
 TRAVERSALS = (

@@ -89,13 +89,23 @@ def test_deaths_of_the_daemon_are_forgiven_as_long_as_stages_get_finished(store)
     for n in range(3 * MAX_INTERRUPTIONS):
         assert store.claim(2.0).job == job
         if n % (MAX_INTERRUPTIONS // 2) == 0:
-            store.stage_event(m.Event(job, 0, "finished", m.RUNNING, 2.0, "surface", 4, 7))
+            store.stage_event(m.Event(job, 0, "finished", m.RUNNING, 2.0, f"stage {n}", n, 99))
         store.recover(3.0)
     assert store.get(job).state == m.QUEUED
     for _ in range(MAX_INTERRUPTIONS):
         store.claim(2.0)
         store.recover(3.0)
     assert store.get(job).state == m.FAILED
+
+
+def test_a_stage_that_is_finished_again_is_no_progress(store):
+    """Its result was lost: a job that crashes after it would else be tried for ever."""
+    job = _add(store)
+    for _ in range(MAX_CRASHES + 1):
+        store.claim(2.0)
+        store.stage_event(m.Event(job, 0, "finished", m.RUNNING, 2.0, "matting", 0, 7))
+        record = store.interrupted(job, 3.0, crashed=True, words="gone")
+    assert record.state == m.FAILED
 
 
 def test_a_crash_after_a_cancel_is_a_cancel(store):

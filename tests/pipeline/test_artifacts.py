@@ -36,6 +36,15 @@ def test_every_value_comes_back_as_it_was_stored(value, tmp_path):
     assert again.to_files() == value.to_files()
 
 
+def test_a_damaged_file_is_made_whole_when_its_value_is_stored_again(tmp_path):
+    store = ArtifactStore(tmp_path)
+    artifact = store.save("key", values.Exports({"mesh.glb": b"glb"}))
+    store.blob_path(artifact.files["mesh.glb"]).write_bytes(b"g")
+    assert store.find("key") is None
+    store.save("key", values.Exports({"mesh.glb": b"glb"}))
+    assert store.load(store.find("key")).files == {"mesh.glb": b"glb"}
+
+
 def test_equal_values_make_equal_bytes_so_that_keys_are_stable():
     for first, second in zip(_random_values(), _random_values(), strict=True):
         assert first.to_files() == second.to_files()

@@ -1,7 +1,8 @@
 """A worker with a recipe of six tiny stages, run by the real runner on the real artifact store.
 
 Each stage waits `texture.size` milliseconds in steps of 10, and leaves a line in `ORRERY_FAKE_LOG` when it
-really runs, so that tests see what was run again. Options choose what goes wrong.
+really runs, so that tests see what was run again. Options choose what goes wrong, or that the stage waits
+until the test opens the gate (a file).
 """
 
 import json
@@ -20,6 +21,7 @@ from backend.pipeline.artifacts import ArtifactStore
 from backend.pipeline.options import STANDARD, override, preset
 from backend.pipeline.stage import Stage
 from backend.pipeline.values import Exports
+from backend.worker import reports as worker_reports
 from backend.worker.main import serve
 from shared_protocol.errors import StageFailed
 from shared_protocol.messages import ResultFile
@@ -89,6 +91,9 @@ def run_stage(options, context, value):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if options.trouble == "gpu_always":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        while options.trouble == "gate" and not Path(os.environ["ORRERY_FAKE_LOG"] + ".open").exists():
+            context.step(step, steps, "waits")
+            time.sleep(0.01)
         if options.trouble == "fill":
             memory.append(np.ones(options.size, np.uint8))
         if options.trouble == "preview":
@@ -147,4 +152,5 @@ def install():
 if __name__ == "__main__":
     crash_points.install("worker")
     install()
+    worker_reports.PREVIEW_SECONDS = 0.3
     serve(execute)
