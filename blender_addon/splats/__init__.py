@@ -8,9 +8,9 @@ transform, editing, files, panel        what the buttons and menus do
 
 import bpy
 
-from . import editing, files, panel, rendering, viewport
+from . import editing, files, panel, rendering, upgrade, viewport
 
-CLASSES = (*files.CLASSES, *editing.CLASSES, *rendering.CLASSES, *panel.CLASSES)
+CLASSES = (*files.CLASSES, *editing.CLASSES, *rendering.CLASSES, *upgrade.CLASSES, *panel.CLASSES)
 
 
 def register() -> None:

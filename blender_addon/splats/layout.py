@@ -54,7 +54,7 @@ _FIELDS = {
     "QUATERNION": ("value", 4),
     "FLOAT": ("value", 1),
     "FLOAT_COLOR": ("color", 4),
-    "FLOAT4": ("value", 4),
+    "FLOAT4": ("vector", 4),
 }
 _CLOSE = 1e-6
 """Relative difference up to which a stored number belongs to its activated one."""
@@ -109,8 +109,9 @@ def native(data: Data) -> bool:
 
 def native_type() -> str:
     """Identifier of the native Gaussian point-cloud type, "" where this Blender has none (below 5.3)."""
-    kind = bpy.types.PointCloud.bl_rna.properties.get("type")
-    if kind is None or not hasattr(bpy.types.PointCloud, "resize"):
+    cloud = bpy.types.PointCloud.bl_rna
+    kind = cloud.properties.get("type")
+    if kind is None or "resize" not in cloud.functions:
         return ""
     return next((item.identifier for item in kind.enum_items if "SPLAT" in item.identifier), "")
 

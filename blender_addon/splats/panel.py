@@ -4,6 +4,7 @@ import bpy
 
 from . import layout, nodes
 from .editing import chosen_splats
+from .upgrade import outdated
 
 MESH, GAUSSIANS, BOTH = "MESH", "GAUSSIANS", "BOTH"
 
@@ -117,6 +118,8 @@ class ORRERY_PT_gaussians(bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         column = self.layout.column()
         item = context.active_object
+        if any(outdated(other) for other in context.scene.objects):
+            column.operator("orrery.splats_upgrade", icon="FILE_REFRESH")
         if layout.is_splats(item):
             degree = layout.degree(item.data)
             column.label(text=f"{layout.count(item.data):,} of degree {degree}", icon="POINTCLOUD_DATA")

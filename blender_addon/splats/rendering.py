@@ -242,14 +242,11 @@ class ORRERY_OT_render_gaussians(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if layout.native_type():
-            cls.poll_message_set("This Blender renders Gaussians itself")
-            return False
         if context.scene.camera is None:
             cls.poll_message_set("The scene has no camera")
             return False
-        if not any(layout.is_splats(item) for item in bpy.data.objects):
-            cls.poll_message_set("The file has no Gaussians")
+        if not any(layout.is_splats(item) and item.type == "MESH" for item in bpy.data.objects):
+            cls.poll_message_set("The file has no Gaussians but those that Blender renders itself")
             return False
         return True
 

@@ -1,4 +1,6 @@
-"""Gaussians in 3D viewports below Blender 5.3: what the draw handler does for each view.
+"""Gaussians of meshes in 3D viewports: what the draw handler does for each view.
+
+Blender 5.3 draws its own type; older files hold meshes there too until they are upgraded.
 
 A handler draws after the scene, before the interface: sorted Gaussians into a target of its own, in sRGB
 encoding, tested against the depth of the scene's meshes; then that picture is laid over the view. Sorting
@@ -251,9 +253,9 @@ def _after_jump(*_: object) -> None:
 
 
 def register() -> None:
-    """Start drawing. In the background, and where Blender draws Gaussians itself, nothing is done."""
+    """Start drawing; in the background there is nothing to draw to."""
     global _state, _handle
-    if bpy.app.background or layout.native_type():
+    if bpy.app.background:
         return
     _state = Viewports()
     _handle = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")

@@ -123,8 +123,9 @@ def _project(splats, matrix, view_from_world, projection, width, height, filtere
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two pictures in 0..1."""
-    return float(-10 * np.log10(np.mean((np.clip(a, 0, 1) - np.clip(b, 0, 1)) ** 2)))
+    """Of two pictures in 0..1; at most 150."""
+    error = np.mean((np.clip(a, 0, 1) - np.clip(b, 0, 1)) ** 2)
+    return float(-10 * np.log10(max(error, 1e-15)))
 
 
 def over_white(picture: np.ndarray) -> np.ndarray:
