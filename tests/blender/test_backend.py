@@ -135,3 +135,59 @@ def test_a_backend_killed_in_mid_job_is_started_again_and_the_job_goes_on(addon)
     pump_until(addon, lambda: job.final, 240)
     assert job.state is State.IMPORTED, job.error
     assert read_endpoint().pid != killed
+
+
+@pytest.mark.slow
+def test_blender_closed_in_mid_job_finds_it_finished_and_offers_it(addon, capfd):
+    chosen = bpy.context.scene.orrery
+    chosen.path, chosen.quality = str(PICTURE), "draft"
+    bpy.ops.orrery.generate()
+    job = addon.jobs.latest
+    pump_until(addon, lambda: job.stage == "orbit" or job.final, 120)
+    daemon = read_endpoint().pid
+    blender_addon.unregister()
+    assert process_alive(daemon), "a job is left: the backend finishes it"
+    blender_addon.register()
+    again = session.current()
+    again.start()
+    pump_until(again, lambda: job.id in again.jobs.jobs and again.jobs.link is Link.READY, 30)
+    found = again.jobs.jobs[job.id]
+    pump_until(again, lambda: found.state is State.RECEIVED, 240)
+    assert read_endpoint().pid == daemon
+    assert not bpy.data.objects
+    assert found.previews.keys() >= {"cutout", "splats", "surface"}
+    bpy.ops.orrery.import_result(job=job.id)
+    assert "rocket" in bpy.data.objects
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_another_texture_takes_no_other_orbit(addon):
+    chosen = bpy.context.scene.orrery
+    chosen.path, chosen.quality = str(PICTURE), "draft"
+    bpy.ops.orrery.generate()
+    job = addon.jobs.latest
+    pump_until(addon, lambda: job.final, 240)
+    bpy.ops.orrery.rerun(job=job.id, stage="texture", texture_size="512")
+    again = addon.jobs.latest
+    pump_until(addon, lambda: again.final, 120)
+    assert again.state is State.IMPORTED, again.error
+    assert again.reused == ("matting", "orbit", "refine", "splats", "surface")
+    (image,) = (i for i in bpy.data.images if i.name.startswith("rocket base colour.0"))
+    assert tuple(image.size) == (512, 512)
+
+
+@pytest.mark.slow
+def test_sides_of_an_object_become_one_result(addon):
+    chosen = bpy.context.scene.orrery
+    image = bpy.data.images.load(str(PICTURE))
+    chosen.source, chosen.quality = "SIDES", "draft"
+    chosen.side_front = chosen.side_back = chosen.side_right = chosen.side_left = image
+    bpy.ops.orrery.generate()
+    job = addon.jobs.latest
+    pump_until(addon, lambda: job.final, 240)
+    assert job.state is State.IMPORTED, job.error
+    assert list(job.stage_seconds) == ["splats", "surface", "texture", "export"]
+    mesh = bpy.data.objects["rocket"]
+    # The same outline from all four sides: as wide as deep.
+    assert mesh.dimensions.x == pytest.approx(mesh.dimensions.y, rel=0.03)

@@ -312,7 +312,11 @@ def test_size_place_reduced_copy_and_input_camera_are_options(blender, job_folde
     scene = bpy.context.scene
     scene.cursor.location = (1, 2, 3)
     placement = Placement(
-        at=result.AT_CURSOR, size=4.0, decimate=0.25, reference=reference.CAMERA, cameras=True
+        at=result.AT_CURSOR,
+        size=4.0,
+        decimate=0.25,
+        reference=reference.CAMERA,
+        show=result.SHOW_BOTH,
     )
     collection = import_result(job_folder, PROVENANCE, placement, scene)
     bpy.context.view_layer.update()
@@ -330,7 +334,8 @@ def test_size_place_reduced_copy_and_input_camera_are_options(blender, job_folde
     # Seen from that camera the mesh lies where the cut-out shows it: the middle is in the middle.
     middle = camera.matrix_world.inverted() @ duck.matrix_world @ Vector((0, 0, 0))
     np.testing.assert_allclose(middle[:2], (0, 0), atol=1e-5)
-    assert middle[2] == pytest.approx(-3 * duck.scale[0], abs=1e-4)
+    apart = camera.matrix_world.translation - duck.matrix_world.translation
+    assert apart.length == pytest.approx(3 * duck.scale[0], abs=1e-4)
 
 
 def test_the_input_as_a_picture_stands_beside_the_result_at_its_scale(blender, job_folder):

@@ -16,15 +16,15 @@ bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environmen
 from tests.support import blender_files as files  # noqa: E402
 from tests.support.blender_backend import ScriptedBackend  # noqa: E402
 from tests.support.blender_render import read_png  # noqa: E402
+from tests.support.xvfb import screen  # noqa: E402
 
 pytestmark = pytest.mark.blender
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("Xvfb", "xdotool", "import", "nm", "objdump")
 SIZE = (1280, 900)
 
-# Distance of a button's middle from the top of the sidebar, pixels at scale 1 in Blender 5.0.
-GENERATE, CANCEL = 173, 262
+# Distance of a button's middle from the top of the sidebar, pixels at scale 1, in Blender 4.2 and 5.0.
+GENERATE, CANCEL = 195, 339
 
 
 class Window:
@@ -46,6 +46,17 @@ class Window:
             if status and condition(status):
                 return status
             time.sleep(0.1)
+        raise AssertionError(f"{what} did not happen: {self.status()}")
+
+    def click_until(self, below_top: int, condition, what: str) -> dict:
+        """Click again where a busy machine has swallowed the click."""
+        for _ in range(5):
+            self.click(below_top)
+            end = time.monotonic() + 8
+            while time.monotonic() < end:
+                if (status := self.status()) and condition(status):
+                    return status
+                time.sleep(0.1)
         raise AssertionError(f"{what} did not happen: {self.status()}")
 
     def click(self, below_top: int) -> None:
@@ -72,34 +83,11 @@ class Window:
 
 @pytest.fixture
 def window(tmp_path):
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if sys.platform != "linux" or missing:
-        pytest.skip(f"a window test needs Linux and {', '.join(missing or TOOLS)}")
-    if bpy.app.version[:2] != (5, 0):
-        pytest.skip("the positions of the buttons are those of Blender 5.0")
-    for name in ("user", "run", "resources"):
-        (tmp_path / name).mkdir(mode=0o700)
+    if shutil.which("xdotool") is None or shutil.which("import") is None:
+        pytest.skip("a window test needs xdotool and ImageMagick's import")
     (tmp_path / "duck.png").write_bytes(files.png(np.full((8, 8, 3), 200, np.uint8)))
     (tmp_path / "settings.json").write_text(json.dumps({"picture": str(tmp_path / "duck.png")}))
-    reading, writing = os.pipe()
-    screen = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writing), "-screen", "0", f"{SIZE[0]}x{SIZE[1]}x24", "-noreset"],
-        pass_fds=(writing,),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        display = ":" + pipe.readline().strip()
-    environment = {
-        **os.environ,
-        "DISPLAY": display,
-        "LIBGL_ALWAYS_SOFTWARE": "1",
-        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
-        "BLENDER_USER_RESOURCES": str(tmp_path / "resources"),
-        "ORRERY_STATE": str(tmp_path / "state"),
-    }
-    with (tmp_path / "blender.log").open("wb") as log:
+    with screen(tmp_path, SIZE) as environment, (tmp_path / "blender.log").open("wb") as log:
         blender = subprocess.Popen(
             [sys.executable, "-m", "tests.support.blender_window", str(tmp_path)],
             cwd=ROOT,
@@ -107,16 +95,14 @@ def window(tmp_path):
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    try:
-        yield Window(tmp_path, display)
-        (tmp_path / "quit").touch()
-        assert blender.wait(30) == 0, (tmp_path / "blender.log").read_text()
-        assert "Traceback" not in (tmp_path / "blender.log").read_text()
-    finally:
-        blender.kill()
-        blender.wait()
-        screen.terminate()
-        screen.wait()
+        try:
+            yield Window(tmp_path, environment["DISPLAY"])
+            (tmp_path / "quit").touch()
+            assert blender.wait(60) == 0, (tmp_path / "blender.log").read_text()
+            assert "Traceback" not in (tmp_path / "blender.log").read_text()
+        finally:
+            blender.kill()
+            blender.wait()
 
 
 def test_clicking_generate_shows_progress_cancels_and_imports(window):
@@ -127,14 +113,12 @@ def test_clicking_generate_shows_progress_cancels_and_imports(window):
     with ScriptedBackend(window.folder / "state", result) as backend:
         window.wait(lambda status: status.get("ready"), "the panel")
         backend.hold.set()
-        window.click(GENERATE)
-        window.wait(lambda status: status["state"] == "RUNNING", "the job")
+        window.click_until(GENERATE, lambda status: status["state"] == "RUNNING", "the job")
         time.sleep(1.5)  # a redraw takes about a second on a software renderer
         running = window.screenshot("running.png")
-        window.click(CANCEL)
-        window.wait(lambda status: status["state"] == "CANCELLED", "the cancel")
+        window.click_until(CANCEL, lambda status: status["state"] == "CANCELLED", "the cancel")
         backend.hold.clear()
-        window.click(GENERATE)
+        window.click_until(GENERATE, lambda status: status["jobs"] == 2, "the second job")
         status = window.wait(
             lambda status: status["jobs"] == 2 and status["state"] == "IMPORTED", "the import"
         )

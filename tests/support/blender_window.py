@@ -108,6 +108,12 @@ def main(folder: Path) -> None:
         region = next(region for region in area.regions if region.type == "UI")
         if ticks == 1:
             area.spaces.active.show_region_ui = True
+            if settings.get("tidy"):  # for pictures in the documentation
+                bpy.data.objects.remove(bpy.data.objects["Cube"])
+                area.spaces.active.shading.color_type = "TEXTURE"
+                area.spaces.active.region_3d.view_distance = 3.2
+                area.spaces.active.region_3d.view_location = (0.3, 0, 0.45)
+                area.spaces.active.overlay.show_extras = False
             bpy.context.scene.orrery.path = settings["picture"]
             bpy.context.scene.orrery.quality = settings.get("quality", "standard")
         elif ticks == 3:  # the sidebar has been drawn once
