@@ -19,6 +19,7 @@ from typing import Any
 from shared_protocol.errors import EngineUnavailable, InvalidInput
 
 ENTRY_POINT_GROUP = "orrery.engines"
+_MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class EngineEntry:
     better    names of weights that the engine uses where they are, and does without where they are not
     install   how to install the packages where no extra brings them
     step_seconds  the longest it works without a word on a slow machine, where that is more than 12 s
-    memory_bytes  of the host that it needs at standard quality; 0: little
+    memory_bytes  of the host that it needs at standard quality beside its inputs, as measured; 0: little
     """
 
     stage: str
@@ -69,7 +70,7 @@ ENGINES: tuple[EngineEntry, ...] = (
     EngineEntry("matting", "grabcut", "backend.stages.matting.grabcut:GrabCutMatting",
                 "plain background or GrabCut, no weights"),
     EngineEntry("orbit", "inflate", "backend.stages.orbit.inflate:InflateOrbit",
-                "single-view shape prior rendered on the ring"),
+                "single-view shape prior rendered on the ring", memory_bytes=300 * _MIB),
     EngineEntry("orbit", "hi3d", "backend.stages.orbit.published:Hi3DOrbit",
                 "Hi3D, first stage: 16 views at 512 pixels", packages=MODELS, extra="models",
                 weights=("hi3d",), step_seconds=3600.0),
@@ -88,17 +89,17 @@ ENGINES: tuple[EngineEntry, ...] = (
                 "Hi3D, second stage: the views at 1024 pixels, guided by their depth", packages=MODELS,
                 extra="models", weights=("hi3d",), step_seconds=3600.0),
     EngineEntry("splats", "cpu", "backend.stages.splats.cpu:CpuSplats",
-                "Gaussian splatting on the CPU (Numba)", better=("stlpips",)),
+                "Gaussian splatting on the CPU (Numba)", better=("stlpips",), memory_bytes=200 * _MIB),
     EngineEntry("splats", "gsplat", "backend.stages.splats.gsplat:GsplatSplats",
                 "Gaussian splatting on CUDA", packages=("torch", "gsplat"), better=("stlpips",),
                 extra="models", cuda=True),
     EngineEntry("surface", "hull", "backend.stages.surface.hull:HullSurface",
-                "signed-distance hull carved by photo-consistent depth"),
+                "signed-distance hull carved by photo-consistent depth", memory_bytes=400 * _MIB),
     EngineEntry("surface", "neus", "backend.stages.surface.neus.engine:NeusSurface",
                 "neural signed distance field (NeuS): for CUDA, minutes on a CPU", packages=("torch",),
                 extra="models"),
     EngineEntry("texture", "project", "backend.stages.texture.project:ProjectTexture",
-                "few flat charts, cosine-weighted projection"),
+                "few flat charts, cosine-weighted projection", memory_bytes=300 * _MIB),
     EngineEntry("texture", "refine_cuda", "backend.stages.texture.refine_cuda:RefineCudaTexture",
                 "projection, then fitted to the views by nvdiffrast", packages=("torch", "nvdiffrast"),
                 better=("stlpips",), cuda=True, install='torch (pip install "orrery[models]") and '
