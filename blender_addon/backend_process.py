@@ -39,6 +39,10 @@ class BackendProcess:
             log=str(self.log),
         )
 
+    def leave(self) -> None:
+        """Let it finish its jobs by itself. Python would warn of a child that nobody waits for."""
+        self.process.returncode = self.process.poll() or 0
+
     def stop(self, seconds: float = 5.0) -> None:
         """Ask it to end; after `seconds` end it."""
         if not self.running():

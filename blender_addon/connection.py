@@ -140,8 +140,8 @@ class Connection:
         if self._context is not None:
             self._context.term()
             self._context = None
-        if self._backend is not None and stop_backend:
-            self._backend.stop()
+        if self._backend is not None:
+            (self._backend.stop if stop_backend else self._backend.leave)()
         self._backend = None
 
     # ---- reaching the daemon
