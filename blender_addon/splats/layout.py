@@ -91,13 +91,18 @@ def values(data: Data, name: str) -> np.ndarray:
     return result
 
 
-def put(data: Data, name: str, given: np.ndarray) -> None:
-    """Set one attribute of all Gaussians, made when it is not there."""
+def make(data: Data, name: str) -> bpy.types.Attribute:
+    """One attribute of all Gaussians, made when it is not there."""
     if name == "radiance:base":
         kind = "FLOAT4" if native(data) else "FLOAT_COLOR"
     else:
         kind = _KINDS[name][0] if name in _KINDS else "FLOAT_VECTOR"
-    attribute = data.attributes.get(name) or data.attributes.new(name, kind, "POINT")
+    return data.attributes.get(name) or data.attributes.new(name, kind, "POINT")
+
+
+def put(data: Data, name: str, given: np.ndarray) -> None:
+    """Set one attribute of all Gaussians, made when it is not there."""
+    attribute = make(data, name)
     field, _ = _FIELDS[attribute.data_type]
     attribute.data.foreach_set(field, np.ascontiguousarray(given, np.float32).reshape(-1))
 
@@ -188,6 +193,8 @@ def fill(data: Data, columns: Columns) -> Iterator[None]:
     )
     harmonics = ((coefficient(k), c) for k, c in enumerate(columns.coefficients) if k)
     for name, values in (*kept, *shown, *harmonics):
+        make(data, name)  # takes as long as setting it: the memory is new
+        yield
         put(data, name, values)
         yield
 
