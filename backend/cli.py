@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 an error that the user can mend (one sentence on stderr), 
 
 import argparse
 import functools
+import importlib.util
 import itertools
 import json
 import signal
@@ -16,9 +17,9 @@ from typing import Any, NoReturn
 
 from backend import __version__, client_commands
 from backend.evaluation import command as evaluation_command
-from backend.pipeline.engines import EMBEDDED, all_engines, availability, find_engine
+from backend.pipeline.engines import EMBEDDED, MODELS, all_engines, availability, find_engine
 from backend.pipeline.options import AUTO, QUALITIES, SPLAT_FORMATS, STAGE_NAMES, override, preset
-from shared_protocol.errors import Cancelled, InternalError, InvalidInput, OrreryError
+from shared_protocol.errors import Cancelled, EngineUnavailable, InternalError, InvalidInput, OrreryError
 
 
 def echo(text: str = "") -> None:
@@ -73,16 +74,31 @@ def _generate(args: argparse.Namespace) -> None:
     from backend.local_run import run_into_folder
 
     options = _options(args)
-    loaded = load_picture(args.picture)
+    if (args.picture is None) == (args.prompt is None):
+        raise InvalidInput(
+            "generate takes a picture or a prompt", "PICTURE, or --prompt TEXT --prompt-model NAME"
+        )
+    if args.prompt is not None:
+        from backend.prompt import draw
+
+        picture, warnings, source = draw(args.prompt, args.prompt_model, args.seed), (), args.prompt
+    else:
+        loaded = load_picture(args.picture)
+        picture, warnings, source = loaded.picture, loaded.warnings, args.picture.name
+    if args.variations:
+        from backend.variations import write_variations
+
+        echo(write_variations(picture, options, args.out, args.seed, args.variations))
+        return
     report = run_into_folder(
         "image_to_3d",
-        {"picture": loaded.picture},
+        {"picture": picture},
         options,
         args.out,
         quality=args.quality,
         seed=args.seed,
-        source=args.picture.name,
-        warnings=loaded.warnings,
+        source=source,
+        warnings=warnings,
     )
     _summary(report, args.out)
 
@@ -223,6 +239,9 @@ def _engines(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
+    if args.dry_run:
+        _dry_run(args)
+        return
     from backend.doctor import examine
 
     findings = examine()
@@ -237,6 +256,28 @@ def _doctor(args: argparse.Namespace) -> None:
             )
         echo()
         _engines(args)
+
+
+def _dry_run(args: argparse.Namespace) -> None:
+    """A published engine at full size, without weights."""
+    missing = [package for package in MODELS if importlib.util.find_spec(package) is None]
+    if missing:
+        raise EngineUnavailable(
+            f"not installed: {', '.join(missing)}", remedy='Run: pip install "orrery[models]"'
+        )
+    from backend.models import dry_run
+
+    found = dry_run.examine(args.dry_run)
+    if args.step:
+        found["step"] = dry_run.random_step(args.dry_run)
+    if args.json:
+        echo(json.dumps(found, indent=2))
+        return
+    for line in dry_run.words(found):
+        echo(line)
+    if args.step:
+        step = found["step"]
+        echo(f"one step on random weights: {step['seconds']:.2f} s, peak {step['peak_gigabytes']:.1f} GB")
 
 
 def _models(args: argparse.Namespace) -> None:
@@ -256,7 +297,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     generate = _command(commands, "generate", _generate, "one picture -> mesh, splats, orbit, report")
-    generate.add_argument("picture", type=Path, metavar="PICTURE")
+    generate.add_argument("picture", type=Path, metavar="PICTURE", nargs="?")
+    generate.add_argument("--prompt", metavar="TEXT", help="instead of a picture: draw one of this object")
+    generate.add_argument(
+        "--prompt-model", metavar="NAME",
+        help="with --prompt: a diffusers text-to-image pipeline, a folder or a hub's owner/name",
+    )  # fmt: skip
+    generate.add_argument(
+        "--variations", type=int, metavar="N",
+        help="only the orbits of N seeds, from --seed on, to choose from; nothing is reconstructed yet",
+    )  # fmt: skip
     _run_arguments(generate, STAGE_NAMES)
     generate.add_argument(
         "--views", type=int, dest="views_count", metavar="N", help="views of the orbit (16)"
@@ -308,6 +358,13 @@ def _parser() -> argparse.ArgumentParser:
     engines.add_argument("--json", action="store_true")
     doctor = _command(commands, "doctor", _doctor, "what this machine has, what is missing, what to do")
     doctor.add_argument("--json", action="store_true")
+    doctor.add_argument(
+        "--dry-run", metavar="ENGINE",
+        help="a published engine (hi3d, hi3d_second, v3d, sv3d_u, sv3d_p) at full size without its weights",
+    )  # fmt: skip
+    doctor.add_argument(
+        "--step", action="store_true", help="with --dry-run: a step on random weights, on a GPU"
+    )
 
     models = _command(commands, "models", _models, "weights: list, pull, verify")
     models.add_argument("action", choices=("list", "pull", "verify"))

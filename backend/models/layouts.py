@@ -209,7 +209,8 @@ class Fit:
 def build_on_meta(network: Network, settings: Any) -> nn.Module:
     """The module without memory for its parameters."""
     with torch.device("meta"):
-        return network.build(settings)
+        module = network.build(settings)
+    return module.to("meta")  # some blocks make their few numbers with a constructor that knows no device
 
 
 def lay_beside(

@@ -24,6 +24,10 @@ PLACEMENTS = ("full", "parts", "sequential")
 FULL, PARTS, SEQUENTIAL = PLACEMENTS
 
 
+ENCODERS = ("encoder", "first_encoder")
+"""Always in float32: their activations leave half precision's range, and they are small."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where networks lie and compute.
@@ -110,11 +114,12 @@ class PublishedModel:
         """The module on the CPU, its parameters mapped from the shards where they need no conversion."""
         network = self.layout.part(part).network
         module = build_on_meta(network, self.settings(part))
+        precision = torch.float32 if part in ENCODERS else self.placement.precision
         state = {}
         try:
             for file in self._parts[part]["files"]:
                 with safe_open(self.folder / file["name"], framework="pt") as shard:
-                    state |= {n: shard.get_tensor(n).to(self.placement.precision) for n in shard.keys()}  # noqa: SIM118
+                    state |= {n: shard.get_tensor(n).to(precision) for n in shard.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise WeightsError(
                 f"{self.folder / file['name']} is damaged ({error})", "a whole file", "Pull the model again."

@@ -107,11 +107,11 @@ def sv3d_path(places: Sequence[tuple[float, float]]) -> tuple[tuple[float, ...],
 
 
 @contextlib.contextmanager
-def _checked(net: nn.Module, check: Callable[[], None]) -> Iterator[None]:
-    """Ask before each block whether to go on: a step of a large net takes minutes on a CPU."""
+def _told(net: nn.Module, tell: Callable[[], None]) -> Iterator[None]:
+    """Say and ask before each block whether to go on: a step of a large net takes minutes on a CPU."""
     inner = getattr(net, "net", None)
     blocks = [*inner.down_blocks, inner.mid_block, *inner.up_blocks] if inner is not None else []
-    hooks = [block.register_forward_pre_hook(lambda *_: check()) for block in blocks]
+    hooks = [block.register_forward_pre_hook(lambda *_: tell()) for block in blocks]
     try:
         yield
     finally:
@@ -133,12 +133,19 @@ def denoised(
     device = model.placement.device
     there = Condition(condition.context.to(device), condition.vector.to(device), condition.concat.to(device))
 
+    done = 0
+
+    def tell() -> None:
+        watch.step(done, steps, words)
+
     def on_estimate(step: int, estimate: torch.Tensor) -> None:
-        watch.step(step + 1, steps, words)
+        nonlocal done
+        done = step + 1
+        tell()
         watch.show(lambda: latents_picture(estimate))
 
-    watch.step(0, steps, words)
-    with model.using("unet") as net, _checked(net, watch.check), torch.inference_mode():
+    tell()
+    with model.using("unet") as net, _told(net, tell), torch.inference_mode():
         return sample(
             net,
             noise.to(device),

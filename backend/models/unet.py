@@ -260,8 +260,8 @@ def widened_input(weight: torch.Tensor, channels: int) -> torch.Tensor:
 def second_stage_start(svd: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Hi3D's second stage before its training, from SVD's tensors (names below "model.diffusion_model.").
 
-    Vector: 256 columns of zeros for the elevation, then SVD's of cond_aug. Input: SVD's noise, nine channels of
-    zeros for the depth, SVD's condition.
+    Vector: 256 columns of zeros for the elevation, then SVD's of cond_aug. Input: SVD's noise, nine channels
+    of zeros for the depth, SVD's condition.
     """
     vector, first = svd["label_emb.0.0.weight"], svd["input_blocks.0.0.weight"]
     depth = first.new_zeros(first.shape[0], 9, *first.shape[2:])

@@ -8,6 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from backend.pipeline.presets import orbit_preset
 from shared_protocol.errors import InvalidInput
 
 AUTO = "auto"
@@ -283,37 +284,6 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-ORBIT_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "hi3d": {
-        "matting": {"size": 1024, "fill": 0.73},
-        "orbit": {"views": 16, "size": 512},
-        "refine": {"engine": "hi3d", "size": 1024},
-        "splats": {"size": 512},
-        "surface": {"neus_views": 16, "agreement": "generated"},
-    },
-    "v3d": {
-        "matting": {"size": 512, "fill": 0.7},
-        "orbit": {"views": 18, "size": 512},
-        "refine": {"size": 512},
-        "surface": {"agreement": "generated"},
-    },
-    "sv3d_u": {
-        "matting": {"size": 576},
-        "orbit": {"views": 21, "size": 576},
-        "refine": {"size": 576},
-        "surface": {"agreement": "generated"},
-    },
-    "sv3d_p": {
-        "matting": {"size": 576},
-        "orbit": {"views": 21, "size": 576},
-        "refine": {"size": 576},
-        "surface": {"agreement": "generated"},
-    },
-}
-"""What the published models' orbits ask of the other stages: picture sizes and framing of their training, and
-their papers' ways to a surface. Over the quality's, under the user's own."""
-
-
 def preset(quality: str) -> dict[str, StageOptions]:
     """Options of every stage for `draft`, `standard` or `high`."""
     if quality not in _PRESETS:
@@ -327,11 +297,11 @@ def preset(quality: str) -> dict[str, StageOptions]:
 def override(options: dict[str, StageOptions], changes: dict[str, Any]) -> dict[str, StageOptions]:
     """Apply `{"texture.size": 2048, ...}`; texts are converted to the field's type.
 
-    An orbit engine that is named brings what its orbits ask of the other stages (ORBIT_PRESETS).
+    An orbit engine that is named brings what its orbits ask of the other stages (`presets`).
     Raises InvalidInput naming the stage's fields when one is unknown or a value does not fit.
     """
     result = dict(options)
-    for stage, asked in ORBIT_PRESETS.get(str(changes.get("orbit.engine", "")), {}).items():
+    for stage, asked in orbit_preset(str(changes.get("orbit.engine", ""))).items():
         if stage in result:
             result[stage] = dataclasses.replace(result[stage], **asked)
     for path, value in changes.items():

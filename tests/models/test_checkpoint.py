@@ -108,7 +108,7 @@ def test_another_models_file_and_a_lora_are_refused_in_one_sentence(tmp_path):
         except WeightsError as error:
             raise WeightsError(str(error)) from error
     save_file({"lora_unet_mid.lora_down.weight": torch.ones(4, 8)}, tmp_path / "style.safetensors")
-    with pytest.raises(WeightsError, match="style.safetensors is a LoRA"):
+    with pytest.raises(WeightsError, match=r"style.safetensors is a LoRA"):
         fitting_layout(tmp_path / "style.safetensors", wanted, "hi3d")
 
 

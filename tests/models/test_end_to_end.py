@@ -1,5 +1,7 @@
-"""`models pull` from a hub on loopback, then `generate --orbit hi3d` with what came: here, and by the daemon."""
+"""`models pull` from a hub on loopback, then `generate --orbit hi3d` here and by the daemon."""
 
+import io
+import itertools
 import json
 import re
 
@@ -9,6 +11,7 @@ from PIL import Image
 
 from backend.cli import run as main
 from backend.weights import store
+from tests.daemon.test_resume import served
 from tests.support import tiny_models
 from tests.support.hub import serving
 
@@ -101,3 +104,32 @@ def test_files_that_the_user_has_are_taken_whatever_they_are_called(hub, tmp_pat
     assert store.weights_present("hi3d") and first.exists()
     assert main(["models", "pull", "v3d", "--accept-licence", "--from", str(first)]) == 2
     assert "is Hi3D's first stage; expected V3D" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_job_of_the_daemon_shows_previews_is_cancelled_and_comes_to_its_end(
+    hub, monkeypatch, picture, tmp_path
+):
+    with serving(hub) as (endpoint, _):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        assert main(["models", "pull", "hi3d", "--accept-licence"]) == 0
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    pairs = itertools.pairwise(SMALL)
+    options = dict(value.split("=") for flag, value in pairs if flag == "--set")
+    options |= {"orbit.engine": "hi3d", "orbit.views": 6, "surface.faces": 500, "texture.size": 128}
+    with served(tmp_path / "daemon") as (_, client):
+        # The daemon's own catalogue asks for no more than converted networks.
+        assert ("orbit", "hi3d", True) in [(e.stage, e.name, e.ready) for e in client.status().engines]
+        job = client.submit([picture], quality="draft", options=options | {"orbit.steps": 60}, seed=1).job
+        names = set()
+        for event in client.events(job, previews=True):
+            if event.kind == "preview":
+                names.add(event.text)
+                _, data = client.preview(job, event.text)
+                if event.text == "orbit" and data:
+                    shown = Image.open(io.BytesIO(data))
+                    client.cancel(job)
+        assert client.job(job).state == "cancelled" and "orbit" in names and min(shown.size) >= 8
+        job = client.submit([picture], quality="draft", options=options, seed=1).job
+        assert client.wait(job).state == "succeeded"
+        assert {"mesh.glb", "splats.ply"} <= {file.name for file in client.manifest(job)}

@@ -217,3 +217,20 @@ def test_naming_an_orbit_engine_brings_what_its_orbits_ask_of_the_other_stages()
     assert options["surface"].neus_views == 16 and options["matting"].fill == 0.73
     assert override(preset("standard"), {"orbit.engine": "v3d"})["matting"].fill == 0.7
     assert override(preset("standard"), {})["orbit"].views == 16
+
+
+def test_v3ds_way_on_a_gpu_is_its_released_commands(monkeypatch):
+    from backend.pipeline import presets
+    from backend.pipeline.engines import Availability
+
+    monkeypatch.setattr(presets, "cuda_present", lambda: True)
+    monkeypatch.setattr(presets, "availability", lambda entry: Availability(True))
+    options = override(preset("standard"), {"orbit.engine": "v3d"})
+    splats = options["splats"]
+    assert (splats.engine, splats.gaussians, splats.steps, splats.sh_degree) == ("gsplat", 100_000, 4000, 0)
+    assert (splats.ssim, splats.perceptual, splats.densify) == (1.0, 2.0, "classic")
+    assert options["surface"].engine == "neus" and options["texture"].engine == "refine_cuda"
+    options = override(preset("standard"), {"orbit.engine": "hi3d"})
+    assert options["surface"].engine == "neus" and options["surface"].neus_views == 16
+    monkeypatch.setattr(presets, "availability", lambda entry: Availability(False, "not installed"))
+    assert override(preset("standard"), {"orbit.engine": "v3d"})["surface"].engine == "auto"
