@@ -1,26 +1,37 @@
 """Views that nearly agree, brought into agreement: each is warped onto what the others show of a surface.
 
-A generated orbit draws every view a pixel or so beside where the object's shape would put it. Each view is
-drawn again from the pictures of its neighbours, projected through a first surface; the optical flow between
-both (Kroeger 2016, "Fast optical flow using dense inverse search"), smoothed over much of the picture with
-the weight of its gradients, is how far this view stands beside the others.
+A generated orbit draws every view a pixel or so beside where the object's shape would put it. How far, its
+outline shows, which is to be that of a surface drawn into the view; and inside it the optical flow (Kroeger
+2016, "Fast optical flow using dense inverse search") from the view as its neighbours' pictures, projected
+through the surface, would draw it. A smooth displacement is fitted to both.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from backend.geometry.cameras import Cameras
+from backend.geometry.displacement import Observed, SmoothDisplacement
 from backend.geometry.jit import kernel
 from backend.geometry.mesh_check import vertex_normals
 from backend.geometry.mesh_raster import rasterize_mesh
 from backend.geometry.parallel import map_parallel
+from backend.geometry.silhouettes import signed_distance
 
+_STATED = 512
+"""Longer side of the pictures that the lengths below are of, and of the largest that are compared."""
+_SPACING = 40.0
 _NEIGHBOURS = 6
-_SMOOTH, _LARGEST = 0.04, 0.012
-"""Shares of the picture's longer side: sigma of the smoothing; larger flow is an error of matching."""
-_STIFF = 3e-4
+_LARGEST_FLOW = 6.0
+"""Pixels: larger flow is an error of matching."""
+_OUTLINE, _TAIL, _LARGEST_STEP = 0.1, 1.5, 4.0
+"""Weight of a pixel of outline; pixels from which its distance counts less (Cauchy), and no longer."""
+_BLOCK = 4
+_TEXTURE, _MOST_TEXTURE = 2000.0, 0.5
+"""Weight of a block of pixels for its sum of squared slopes (grey 0..1 a pixel), and the most it can have."""
+_ROUNDS = 2
 _GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -106,25 +117,103 @@ def _others_picture(
     return picture
 
 
-def _flow(others: np.ndarray, gray: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, float]:
-    """(H, W, 2) smooth flow from the others' picture to the view, pixels; and its median length."""
-    size = max(gray.shape)
+@dataclass(frozen=True)
+class _Outline:
+    """One view's outline as it is, and that of the surface.
+
+    distance (H, W) float32 pixels to the view's own, slope (2, H, W) float32 its gradient in x and y
+    wanted   (P, 2) float64: points x, y of the surface's
+    """
+
+    distance: np.ndarray
+    slope: tuple[np.ndarray, np.ndarray]
+    wanted: np.ndarray
+
+    @classmethod
+    def of(cls, alpha: np.ndarray, drawn: np.ndarray) -> "_Outline":
+        """alpha, drawn (H, W) float32: coverage in the view and by the surface."""
+        distance = signed_distance(alpha)
+        there = signed_distance(drawn)
+        row, column = np.nonzero(np.abs(there) < 0.71)
+        slope = np.stack([_sampled(s, column, row) for s in _slopes(there)], axis=-1)
+        length = np.linalg.norm(slope, axis=1, keepdims=True) + 1e-6
+        wanted = np.stack([column, row], axis=1) - there[row, column, None] * slope / length
+        within = np.all((wanted > 1) & (wanted < np.array(alpha.shape[::-1]) - 2), axis=1)
+        return cls(distance, _slopes(distance), wanted[within])
+
+    def observed(self, moved: np.ndarray, unit: float, first: bool) -> Observed:
+        """What each wanted point, so far displaced by `moved` (P, 2) pixels, lacks across the outline."""
+        x, y = (self.wanted + moved).T
+        slope = np.stack([_sampled(s, x, y) for s in self.slope], axis=-1)
+        length = np.linalg.norm(slope, axis=1)
+        across = slope / (length[:, None] + 1e-6)
+        off = _sampled(self.distance, x, y) / unit
+        limit = _LARGEST_STEP * (1.5 if first else 1.0)
+        weight = (_OUTLINE / unit) / (1 + (off / _TAIL) ** 2) * ((np.abs(off) < limit) & (length > 0.5))
+        return Observed(self.wanted, across, np.einsum("pi,pi->p", across, moved) / unit - off, weight)
+
+
+def _slopes(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    smooth = cv2.GaussianBlur(distance, (0, 0), 1)
+    return cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
+
+
+def _sampled(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(P,) float64: `picture` (H, W) at pixel indices x, y (P,), linear between pixels."""
+    height, width = picture.shape
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    column, row = (np.minimum(i.astype(np.int64), n - 2) for i, n in ((x, width), (y, height)))
+    a, b = x - column, y - row
+    above = picture[row, column] * (1 - a) + picture[row, column + 1] * a
+    return above * (1 - b) + (picture[row + 1, column] * (1 - a) + picture[row + 1, column + 1] * a) * b
+
+
+def _texture(others: np.ndarray, gray: np.ndarray, alpha: np.ndarray, unit: float) -> list[Observed]:
+    """The flow from the others' picture to the view, in blocks, weighted by the slopes of what is there."""
     both = (others >= 0) & (alpha > 0.98)
     if not both.any():
-        return np.zeros((*gray.shape, 2), dtype=np.float32), 0.0
+        return []
     there, here = (np.where(both, picture, 0.5).astype(np.float32) for picture in (others, gray))
     bytes_there, bytes_here = (np.rint(p * 255).clip(0, 255).astype(np.uint8) for p in (there, here))
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    raw = search.calc(bytes_there, bytes_here, None)
+    flow = search.calc(bytes_there, bytes_here, None)
     core = cv2.erode(both.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    core &= np.hypot(raw[..., 0], raw[..., 1]) < _LARGEST * size
-    flow = np.empty_like(raw)
+    core &= np.hypot(flow[..., 0], flow[..., 1]) < _LARGEST_FLOW * unit
+    size = (gray.shape[1] // _BLOCK, gray.shape[0] // _BLOCK)
+    rows, columns = (_BLOCK * np.mgrid[0 : size[1], 0 : size[0]] + (_BLOCK - 1) / 2).astype(np.float64)
+    scale = (gray.shape[1] / (_BLOCK * size[0]), gray.shape[0] / (_BLOCK * size[1]))
+    found = []
     for axis in range(2):
-        slope = cv2.Sobel(there, cv2.CV_32F, 1 - axis, axis)
-        weight = np.where(core, slope * slope, np.float32(0))
-        sums = cv2.GaussianBlur(np.dstack([weight * raw[..., axis], weight]), (0, 0), _SMOOTH * size)
-        flow[..., axis] = sums[..., 0] / (sums[..., 1] + np.float32(_STIFF))
-    return flow, float(np.median(np.hypot(flow[both, 0], flow[both, 1])))
+        slope = np.where(core, cv2.Sobel(there, cv2.CV_32F, 1 - axis, axis, scale=1 / 8), np.float32(0))
+        squared = slope * slope
+        sums = cv2.resize(np.dstack([squared, squared * flow[..., axis]]), size, interpolation=cv2.INTER_AREA)
+        use = sums[..., 0] * _BLOCK**2 > 5e-5
+        total = sums[use, 0].astype(np.float64)
+        found.append(
+            Observed(
+                np.stack([columns[use] * scale[0], rows[use] * scale[1]], axis=1),
+                np.tile(np.eye(2)[axis], (len(total), 1)),
+                sums[use, 1] / total / unit,
+                np.minimum(_TEXTURE * _BLOCK**2 * total, _MOST_TEXTURE / unit**2),
+            )
+        )
+    return found
+
+
+def _reduced(rgba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, h, w) float32 each: grey over mid-grey, and alpha, the longer side at most _STATED."""
+    height, width = rgba.shape[1:3]
+    share = min(1.0, _STATED / max(height, width))
+    size = (max(2, round(width * share)), max(2, round(height * share)))
+    gray, alpha = np.empty((2, len(rgba), size[1], size[0]), dtype=np.float32)
+    for view, picture in enumerate(rgba):
+        cover = picture[..., 3]
+        over = (picture[..., :3] @ _GRAY) * cover + np.float32(0.5) * (1 - cover)
+        both = np.dstack([over, cover])
+        if size != (width, height):
+            both = cv2.resize(both, size, interpolation=cv2.INTER_AREA)
+        gray[view], alpha[view] = both[..., 0], both[..., 1]
+    return gray, alpha
 
 
 def agreeing_pictures(
@@ -133,45 +222,64 @@ def agreeing_pictures(
     vertices: np.ndarray,
     faces: np.ndarray,
     check: Callable[[], None] = lambda: None,
+    *,
+    texture: bool = True,
 ) -> tuple[np.ndarray, float]:
     """Pictures warped to agree on a surface, and the mean over them of the median warp in pixels.
 
     rgba (N, H, W, 4) float32 straight alpha, N cameras; vertices (V, 3), faces (F, 3) a closed surface near
     the object's. What the pictures hold beyond smooth warps stays.
+    texture  compare what is drawn inside the outlines too: wants a surface that is more than a hull
     """
-    alpha = np.ascontiguousarray(rgba[..., 3])
-    gray = np.stack(
-        [(p[..., :3] @ _GRAY) * a + np.float32(0.5) * (1 - a) for p, a in zip(rgba, alpha, strict=True)]
-    )
-    normals = vertex_normals(vertices, faces)
+    gray, alpha = _reduced(rgba)
+    small = cameras.resized(alpha.shape[2], alpha.shape[1])
+    unit = max(small.width, small.height) / _STATED
+    twice = small.resized(2 * small.width, 2 * small.height)
+    field = SmoothDisplacement(small.width, small.height, _SPACING * unit)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     near = _nearest_views(cameras, (low + high) / 2, min(_NEIGHBOURS, len(cameras) - 1))
     slack = 0.01 * float((high - low).max())
     rows, columns = np.mgrid[0 : rgba.shape[1], 0 : rgba.shape[2]].astype(np.float32)
-
+    normals = vertex_normals(vertices, faces)
     depth = np.empty(alpha.shape, dtype=np.float32)
+
+    def camera(chosen: Cameras, view: int) -> tuple:
+        return chosen.world_from_camera[view], chosen.intrinsics[view], chosen.width, chosen.height
 
     def draw(view: int) -> np.ndarray:
         check()
-        pose, intrinsics = cameras.world_from_camera[view], cameras.intrinsics[view]
-        fragments = rasterize_mesh(vertices, faces, pose, intrinsics, cameras.width, cameras.height)
+        fragments = rasterize_mesh(vertices, faces, *camera(small, view))
         depth[view] = fragments.depth
         return fragments.interpolate(normals, faces)[fragments.face >= 0]
 
-    across = map_parallel(draw, range(len(cameras)))
+    across = map_parallel(draw, range(len(cameras))) if texture else []
     warped = np.empty(rgba.shape, dtype=np.float32)
 
     def warp(view: int) -> float:
         check()
-        others = _others_picture(view, depth, across[view], gray, alpha, cameras, near[view], slack)
-        flow, length = _flow(others, gray[view], alpha[view])
-        cover = alpha[view, ..., None]
+        found: list[Observed] = []
+        if texture:
+            others = _others_picture(view, depth, across[view], gray, alpha, small, near[view], slack)
+            found = _texture(others, gray[view], alpha[view], unit)
+        inside = rasterize_mesh(vertices, faces, *camera(twice, view)).face >= 0
+        drawn = cv2.resize(inside.astype(np.float32), alpha.shape[:0:-1], interpolation=cv2.INTER_AREA)
+        outline = _Outline.of(alpha[view], drawn)
+        check()
+        inner, coefficients = field.asked(*found), np.zeros((field.size, 2))
+        for turn in range(_ROUNDS):
+            moved = field.at(coefficients, outline.wanted) * unit
+            coefficients = field.fit(inner, field.asked(outline.observed(moved, unit, turn == 0)))
+        check()
+        flow = field.everywhere(coefficients, rgba.shape[2], rgba.shape[1])
+        flow *= np.float32(max(rgba.shape[1:3]) / _STATED)
+        cover = rgba[view, ..., 3:]
         picture = np.concatenate([rgba[view, ..., :3] * cover, cover], axis=-1)
         moved = cv2.remap(picture, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_CUBIC)
-        cover = moved[..., 3:].clip(0, 1)
-        warped[view, ..., :3] = (moved[..., :3] / np.maximum(cover, 1e-3)).clip(0, 1)
-        warped[view, ..., 3:] = cover
-        return length
+        covered = moved[..., 3:].clip(0, 1)
+        warped[view, ..., :3] = (moved[..., :3] / np.maximum(covered, 1e-3)).clip(0, 1)
+        warped[view, ..., 3:] = covered
+        shown = cover[..., 0] > 0.5
+        return float(np.median(np.hypot(flow[shown, 0], flow[shown, 1]))) if shown.any() else 0.0
 
     lengths = map_parallel(warp, range(len(cameras)))
     return warped, float(np.mean(lengths))

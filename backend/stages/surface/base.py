@@ -20,7 +20,7 @@ _MARGIN, _WORTHWHILE = 0.2, 2.5
 """In cells: the cut stays this much lower; a smaller cone is left alone (it may be a round tip)."""
 
 
-def cut_base(grid: Grid, masks: Silhouettes, cameras: Cameras) -> Grid:
+def cut_base(grid: Grid, masks: Silhouettes, cameras: Cameras, doubted: float = 0.0) -> Grid:
     """The hull, cut flat under the lowest point seen; unchanged where a camera may see the underside.
 
     cameras  of the views in `masks`
@@ -33,9 +33,8 @@ def cut_base(grid: Grid, masks: Silhouettes, cameras: Cameras) -> Grid:
     # side, not where it leaves by rounding: the surface is taken half a cell outside.
     swollen = Grid(grid.field + np.float32(0.5 * grid.cell), grid.origin, grid.cell)
     vertices, faces = extract_surface(swollen)
-    lowest = min(
-        map_parallel(lambda n: _lowest_seen(vertices, faces, masks, cameras, n, up), range(len(cameras)))
-    )
+    seen = map_parallel(lambda n: _lowest_seen(vertices, faces, masks, cameras, n, up), range(len(cameras)))
+    lowest = float(np.quantile(seen, doubted, method="lower"))
     if not np.isfinite(lowest):
         return grid
     middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
