@@ -13,7 +13,7 @@ import numpy as np
 from . import layout
 from .shaders import ATLAS_ROW, COLORS
 
-_STEP = 1 << 17
+_STEP = 1 << 14
 """Gaussians worked on between two looks at the clock."""
 LARGEST = (1 << 24) - 1
 """Row numbers travel as float32."""
@@ -69,7 +69,11 @@ def build(sources: Sequence[tuple[str, object]]) -> Iterator[Atlas]:
     for name, data, first, count in chosen:
         positions = layout.values(data, "position")
         atlas.blocks[name] = Block(first, positions, degrees[name])
-        scales, rotations = layout.values(data, "scale"), layout.values(data, "rotation")
+        yield atlas
+        scales = layout.values(data, "scale")
+        yield atlas
+        rotations = layout.values(data, "rotation")
+        yield atlas
         opacities = layout.values(data, "radiance:base")[:, 3]
         yield atlas
         for start in range(0, count, _STEP):
@@ -88,8 +92,11 @@ def build(sources: Sequence[tuple[str, object]]) -> Iterator[Atlas]:
             for k in range(4 * number, min(4 * number + 4, (degrees[name] + 1) ** 2)):
                 column = 3 * (k % 4)
                 coefficient = layout.values(data, layout.coefficient(k))
-                packed[first : first + count, column : column + 3] = coefficient[:, :3]
                 yield atlas
+                for start in range(0, count, 8 * _STEP):
+                    into = packed[first + start : first + min(start + 8 * _STEP, count)]
+                    into[:, column : column + 3] = coefficient[start : start + 8 * _STEP, :3]
+                    yield atlas
         atlas.colors.append(_texture(packed))
         yield atlas
 

@@ -13,7 +13,7 @@ from shared_protocol.splats.arrays import cut_degree
 from shared_protocol.splats.files import FORMATS, format_of, write_stored
 
 from . import layout
-from .columns import open_file, read_columns
+from .columns import open_file, read_beside, read_columns
 from .editing import chosen_splats
 from .importing import import_steps, prepare_scene
 from .transform import joined, transformed
@@ -58,9 +58,11 @@ class ORRERY_OT_import_splats(bpy.types.Operator, ImportHelper):
         paths = [Path(self.directory) / file.name for file in self.files if file.name] or [
             Path(self.filepath)
         ]
-        self._steps = self._work(context, paths)
+        sliced = not bpy.app.background and context.window is not None
+        sliced = sliced and sum(_size(path) for path in paths) >= SLICED_BYTES
+        self._steps = self._work(context, paths, beside=sliced)
         self._made: list[bpy.types.Object] = []
-        if bpy.app.background or not context.window or sum(_size(path) for path in paths) < SLICED_BYTES:
+        if not sliced:
             return self._go_on(float("inf"), context)
         self._timer = context.window_manager.event_timer_add(0.01, window=context.window)
         context.window_manager.modal_handler_add(self)
@@ -103,9 +105,10 @@ class ORRERY_OT_import_splats(bpy.types.Operator, ImportHelper):
             return {"CANCELLED"}
         return {"RUNNING_MODAL"}
 
-    def _work(self, context: bpy.types.Context, paths: list[Path]) -> Iterator[None]:
+    def _work(self, context: bpy.types.Context, paths: list[Path], *, beside: bool) -> Iterator[None]:
+        options = {"degree": int(self.degree), "drop_broken": self.drop_broken}
         for path in paths:
-            reading = read_columns(open_file(path), degree=int(self.degree), drop_broken=self.drop_broken)
+            reading = read_beside(path, **options) if beside else read_columns(open_file(path), **options)
             item = None
             for made in import_steps(reading, _stem(path), context.collection):
                 item = made

@@ -7,7 +7,7 @@ import bpy
 
 from shared_protocol.splats.arrays import StoredSplats
 
-from . import layout
+from . import layout, nodes
 from .columns import Columns, columns_of, read_columns
 
 TRANSPARENT_BOUNCES = 128
@@ -41,8 +41,12 @@ def import_steps(
     data = layout.new_data(name, columns.count)
     done = False
     try:
+        yield None
         for _ in layout.fill(data, columns):
             yield None
+        if not layout.native(data):
+            for _ in nodes.group_steps(columns.degree):
+                yield None
         done = True
     finally:
         if not done:

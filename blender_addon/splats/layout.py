@@ -102,9 +102,23 @@ def make(data: Data, name: str) -> bpy.types.Attribute:
 
 def put(data: Data, name: str, given: np.ndarray) -> None:
     """Set one attribute of all Gaussians, made when it is not there."""
-    attribute = make(data, name)
+    for _ in _put_steps(data, name, given):
+        pass
+
+
+def _put_steps(data: Data, name: str, given: np.ndarray) -> Iterator[None]:
+    """The same, making and setting in a step each: both touch all of its memory."""
+    if name not in data.attributes:
+        if name == "radiance:base":
+            kind = "FLOAT4" if native(data) else "FLOAT_COLOR"
+        else:
+            kind = _KINDS[name][0] if name in _KINDS else "FLOAT_VECTOR"
+        data.attributes.new(name, kind, "POINT")
+        yield
+    attribute = data.attributes[name]  # looked up again: a step may have moved it
     field, _ = _FIELDS[attribute.data_type]
     attribute.data.foreach_set(field, np.ascontiguousarray(given, np.float32).reshape(-1))
+    yield
 
 
 def native(data: Data) -> bool:
@@ -177,7 +191,7 @@ def remove_data(data: Data) -> None:
 
 
 def fill(data: Data, columns: Columns) -> Iterator[None]:
-    """Set all attributes, in steps: each sets one."""
+    """Set all attributes, in steps: each makes or sets one."""
     kept = (
         ("stored:log_scale", columns.log_scales),
         ("stored:logit", columns.logits),
@@ -195,8 +209,7 @@ def fill(data: Data, columns: Columns) -> Iterator[None]:
     for name, values in (*kept, *shown, *harmonics):
         make(data, name)  # takes as long as setting it: the memory is new
         yield
-        put(data, name, values)
-        yield
+        yield from _put_steps(data, name, values)
 
 
 def new_object(name: str, data: Data, degree: int, collection: bpy.types.Collection) -> bpy.types.Object:
