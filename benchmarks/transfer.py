@@ -10,8 +10,8 @@ Side by side in one run, a server process and this one, over loopback, best of s
     shared path    the daemon tells where the file lies and it is copied, for clients that see its store
 
 Beside the speed: processor time of both sides, median of the rounds, which other programs on the machine
-disturb less. Meanwhile another client asks small questions; in rounds of their own, whose speed does not
-count, it submits jobs and cancels them, with the daemon's store on the disk. The last line is JSON.
+disturb less. In rounds of their own, whose speed does not count, another client asks small questions during
+our transfers, then it submits jobs and cancels them; the daemon's store is on the disk. The last line is JSON.
 """
 
 import argparse
@@ -97,19 +97,18 @@ def measure(folder: Path, disk: Path, mib: int, rounds: int) -> dict[str, float]
             for name, way in ways.items():
                 if name in ("one blob", "base64 JSON") and turn >= SLOW_ROUNDS:
                     continue
-                if name.startswith("ours"):
-                    pinger.busy.set()
                 start, used = time.perf_counter(), sum(map(_processor_seconds, pids))
                 way()
                 times[name].append(time.perf_counter() - start)
                 processors[name].append(sum(map(_processor_seconds, pids)) - used)
-                pinger.busy.clear()
                 peak = max(peak, memory_bytes(daemon))
-        pinger.orders.set()
-        for _ in range(rounds):
+        for turn in range(2 * rounds):
+            if turn == rounds:
+                pinger.orders.set()
             pinger.busy.set()
             ways["ours"]()
             pinger.busy.clear()
+            peak = max(peak, memory_bytes(daemon))
         best = {name: mib / min(seconds) for name, seconds in times.items()}
         for name, speed in best.items():
             sys.stdout.write(

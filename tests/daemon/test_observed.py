@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from backend.client import Client
+from backend.client_link import REPLY_SECONDS
 from backend.daemon.metrics import Metrics
 from backend.daemon.notify import Notifier
 from shared_protocol import messages as m
@@ -219,13 +220,14 @@ def test_a_port_that_speaks_something_else_is_told_within_five_seconds(tmp_path)
         thread.start()
         endpoint = Endpoint(f"tcp://127.0.0.1:{listener.getsockname()[1]}", "token", os.getpid())
         write_endpoint(endpoint, tmp_path)
+        assert REPLY_SECONDS < 5  # as promised; here it may be less
         start = time.monotonic()
         with (
-            Client(state=tmp_path) as client,
+            Client(state=tmp_path, reply_seconds=0.5) as client,
             pytest.raises((NotReachable, Unauthorized)) as caught,
         ):
             client.jobs()
-        assert time.monotonic() - start < 5.5
+        assert time.monotonic() - start < 0.5 + 1.0
         assert caught.value.code in ("not_reachable", "unauthorized")
         thread.join()
 
