@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from backend.geometry.cameras import Cameras
 from backend.geometry.carving import Grid
 from backend.geometry.jit import kernel
 from backend.geometry.parallel import bands, map_parallel, thread_count
+
+_REACH = 4.0
+"""Cells from the hull's surface: its field is not told from its clipped self further off."""
+_MOST_SAY = 2.0
 
 
 @dataclass(frozen=True)
@@ -131,21 +136,41 @@ def fuse_depth(
     return Fused(out, seen)
 
 
-def merge_fused(hull: Grid, fused: Fused, *, enough: float = 0.05, dead: float = 0.1) -> Grid:
+def merge_fused(
+    hull: Grid, fused: Fused, *, enough: float = 0.05, dead: float = 0.1, smooth: float = 0.0
+) -> Grid:
     """The hull, lowered to the fused surface where the views saw enough.
 
     enough  the weight from which fused depth counts in full
     dead    cells: where depth and hull differ by less, the hull is right (its silhouettes are exact, and
             lowering by the noise of depth would shrink the object)
+    smooth  cells: sigma over which the difference is averaged first, by its weight. Depth of views that
+            disagree errs to both sides; its positive part alone would be pits
     """
-    from scipy.ndimage import gaussian_filter
-
     cell = hull.cell
-    near = np.clip(hull.field, -4 * cell, 4 * cell)
-    carve = np.where(fused.weight > 0, np.clip(near - fused.distance, 0, None), 0)
-    carve *= np.clip(fused.weight / enough, 0, 1)
+    near = np.clip(hull.field, -_REACH * cell, _REACH * cell)
+    weight = fused.weight
+    difference = np.where(weight > 0, near - fused.distance, 0)
+    if smooth:
+        said = np.minimum(weight, _MOST_SAY)
+        around = gaussian_filter(said, smooth)
+        mean = gaussian_filter(said * difference, smooth) / np.maximum(around, 1e-6)
+        difference = np.where(around > 1e-6, mean, 0)
+        weight = np.where(weight > 0, weight, around)
+    carve = np.clip(difference, 0, None) * np.clip(weight / enough, 0, 1)
     t = np.clip(carve / (2 * dead * cell) - 0.5, 0, 1)
     carve *= t * t * (3 - 2 * t)
-    carve = gaussian_filter(carve, 0.6)
-    field = np.where(carve > 1e-3 * cell, near - carve, hull.field)
-    return Grid(field.astype(np.float32), hull.origin, cell)
+    return _lowered(hull, near, gaussian_filter(carve, 0.6))
+
+
+def smoothed(hull: Grid, carved: Grid, sigma: float) -> Grid:
+    """`carved`, its depth below `hull` averaged over `sigma` cells: where nothing was cut the hull stays."""
+    reach = _REACH * hull.cell
+    near = np.clip(hull.field, -reach, reach)
+    return _lowered(hull, near, gaussian_filter(near - np.clip(carved.field, -reach, reach), sigma))
+
+
+def _lowered(hull: Grid, near: np.ndarray, carve: np.ndarray) -> Grid:
+    """The hull, its field `near` lowered by `carve`; as it was where that is next to nothing."""
+    field = np.where(carve > 1e-3 * hull.cell, near - carve, hull.field)
+    return Grid(field.astype(np.float32), hull.origin, hull.cell)
