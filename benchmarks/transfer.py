@@ -11,7 +11,7 @@ Side by side in one run, a server process and this one, over loopback, best of s
 
 Beside the speed: processor time of both sides, median of the rounds, which other programs on the machine
 disturb less. In rounds of their own, whose speed does not count, another client asks small questions during
-our transfers, then it submits jobs and cancels them; the daemon's store is on the disk. The last line is JSON.
+our transfers, then it submits jobs and cancels them, with the store on the disk. The last line is JSON.
 """
 
 import argparse
