@@ -113,7 +113,7 @@ def main(folder: Path) -> None:
                 area.spaces.active.shading.color_type = "TEXTURE"
                 area.spaces.active.region_3d.view_distance = 3.2
                 area.spaces.active.region_3d.view_location = (0.3, 0, 0.45)
-                area.spaces.active.overlay.show_extras = False
+                area.spaces.active.overlay.show_extras = True
             bpy.context.scene.orrery.path = settings["picture"]
             bpy.context.scene.orrery.quality = settings.get("quality", "standard")
         elif ticks == 3:  # the sidebar has been drawn once
