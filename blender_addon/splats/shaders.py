@@ -179,10 +179,9 @@ _LAY_FRAGMENT = """
 void main()
 {
   vec4 seen = clamp(texture(picture, texel), 0.0, 1.0);
-  if (srgbTarget) {  /* Blender sets this: such a target encodes what is written */
-    vec3 straight = seen.rgb / max(seen.a, 1e-6);
-    seen.rgb = seen.a * mix(straight / 12.92, pow((straight + 0.055) / 1.055, vec3(2.4)),
-                            greaterThan(straight, vec3(0.04045)));
+  if (srgbTarget) {
+    /* Such a target encodes what is written, and Blender shows it with a power of 1/2.2. */
+    seen.rgb = seen.a * pow(seen.rgb / max(seen.a, 1e-6), vec3(2.2));
   }
   result = seen;
 }
