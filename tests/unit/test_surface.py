@@ -271,6 +271,7 @@ def test_a_job_after_the_warm_up_compiles_nothing():
         consensus,
         decimate,
         depth_fill,
+        displacement,
         fusion,
         mesh_raster,
         photo_consistency,
@@ -279,7 +280,8 @@ def test_a_job_after_the_warm_up_compiles_nothing():
     )
 
     parts = (
-        carving, consensus, decimate, depth_fill, fusion, mesh_raster, photo_consistency, rims, silhouettes,
+        carving, consensus, decimate, depth_fill, displacement, fusion, mesh_raster, photo_consistency, rims,
+        silhouettes,
     )  # fmt: skip
 
     def compiled():
