@@ -41,12 +41,19 @@ class RunResult:
     reports: list[StageReport] = field(default_factory=list)
 
 
+_WITH_MODELS = ("orbit", "refine")
+"""Stages whose engines run the published networks."""
+
+
 @cache
 def code_fingerprint(stage: str) -> str:
     """Hash of the code that a stage's result depends on, so that changed code never reuses old results."""
     root = Path(__file__).parent.parent
     digest = hashlib.sha256(__version__.encode())
-    for folder in (root / "geometry", root / "stages" / stage):
+    folders = [root / "geometry", root / "stages" / stage]
+    if stage in _WITH_MODELS:
+        folders.append(root / "models")
+    for folder in folders:
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())

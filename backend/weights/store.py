@@ -182,6 +182,16 @@ def record(name: str, file: str, **facts: Any) -> None:
     temporary.replace(path)
 
 
+def mark(name: str) -> str:
+    """A short text that differs where a model's files do: part of the key of what is made with them."""
+    marks = []
+    for file in find_entry(name).files:
+        known = file.sha256 or recorded(name).get(file.name, {}).get("sha256")
+        index = read_index(converted_folder(name, file)) if file.layout else None
+        marks.append(known or json.dumps(index))
+    return hashlib.sha256("".join(marks).encode()).hexdigest()[:16]
+
+
 def licence_accepted(name: str) -> bool:
     """Whether the user accepted a model's licence on this machine, where it asks for that."""
     return not find_entry(name).accept or bool(recorded(name).get(LICENCE))

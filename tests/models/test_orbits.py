@@ -234,3 +234,16 @@ def test_v3ds_way_on_a_gpu_is_its_released_commands(monkeypatch):
     assert options["surface"].engine == "neus" and options["surface"].neus_views == 16
     monkeypatch.setattr(presets, "availability", lambda entry: Availability(False, "not installed"))
     assert override(preset("standard"), {"orbit.engine": "v3d"})["surface"].engine == "auto"
+
+
+def test_other_weights_are_another_version_of_the_engine(weights, tmp_path, monkeypatch):
+    from backend.models.convert import convert
+
+    monkeypatch.setenv("ORRERY_WEIGHTS", str(weights))
+    before = Sv3dUOrbit().version
+    assert before == Sv3dUOrbit().version != Hi3DRefine().version
+    monkeypatch.setenv("ORRERY_WEIGHTS", str(tmp_path))
+    (file,) = store.find_entry("sv3d_u").files
+    path = tiny_models.write(tmp_path, "sv3d_u")
+    convert(path, LAYOUTS["sv3d_u"], store.converted_folder("sv3d_u", file))
+    assert Sv3dUOrbit().version != before

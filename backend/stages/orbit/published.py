@@ -9,6 +9,7 @@ from backend.geometry.images import resize_rgba
 from backend.pipeline.options import OrbitOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture, Views
+from backend.weights import store
 from shared_protocol.errors import InvalidInput
 
 MULTIPLE = 64
@@ -16,10 +17,20 @@ MULTIPLE = 64
 MOST_FRAMES = 64
 
 
-class Hi3DOrbit:
+class _Published:
+    """weights: names of the catalogue; other files of that name make other results."""
+
+    weights: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> str:
+        return " ".join(["1", *(store.mark(name) for name in self.weights)])
+
+
+class Hi3DOrbit(_Published):
     """Hi3D's first stage (Yang 2024): 16 views at 512 pixels, at the input view's elevation."""
 
-    version = "1"
+    weights = ("hi3d",)
 
     def generate(self, cutout: Picture, options: OrbitOptions, context: StageContext) -> Views:
         """See run.py."""
@@ -43,10 +54,10 @@ class Hi3DOrbit:
         return engine.views_of(pictures, resize_rgba(cutout.rgba, options.size), cameras, context)
 
 
-class V3DOrbit:
+class V3DOrbit(_Published):
     """V3D (Chen 2024): 18 views at 512 pixels, at elevation 0."""
 
-    version = "1"
+    weights = ("v3d", "svd_xt")
 
     def generate(self, cutout: Picture, options: OrbitOptions, context: StageContext) -> Views:
         """See run.py."""
@@ -72,11 +83,11 @@ class V3DOrbit:
         return engine.views_of(pictures, resize_rgba(cutout.rgba, options.size), cameras, context)
 
 
-class Sv3dUOrbit:
+class Sv3dUOrbit(_Published):
     """SV3D_u (Voleti 2024): 21 views at 576 pixels; the elevation is the picture's, whatever it is."""
 
-    version = "1"
     name = "sv3d_u"
+    weights = ("sv3d_u",)
 
     def generate(self, cutout: Picture, options: OrbitOptions, context: StageContext) -> Views:
         """See run.py."""
@@ -117,6 +128,7 @@ class Sv3dPOrbit(Sv3dUOrbit):
     """SV3D_p: the same along any path on the sphere, `options.path` or a ring at `options.elevation`."""
 
     name = "sv3d_p"
+    weights = ("sv3d_p",)
 
     def generate(self, cutout: Picture, options: OrbitOptions, context: StageContext) -> Views:
         """See run.py."""

@@ -7,6 +7,7 @@ from backend.geometry.images import resize_rgba
 from backend.pipeline.options import RefineOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Picture, Views
+from backend.weights import store
 from shared_protocol.errors import InvalidInput
 
 MULTIPLE, LEAST = 64, 128
@@ -16,7 +17,10 @@ MULTIPLE, LEAST = 64, 128
 class Hi3DRefine:
     """Depth-conditioned video to video (Hi3D, chapter 3.3); view 0 is given as the user's own picture."""
 
-    version = "1"
+    @property
+    def version(self) -> str:
+        """With a mark of the weights: other files make other results."""
+        return f"1 {store.mark('hi3d')}"
 
     def refine(self, cutout: Picture, orbit: Views, options: RefineOptions, context: StageContext) -> Views:
         """See run.py."""
@@ -26,7 +30,7 @@ class Hi3DRefine:
 
         if options.size % MULTIPLE or options.size < LEAST:
             raise InvalidInput(
-                f"refine.size is {options.size}", f"a multiple of {MULTIPLE}, {LEAST} or more, for this engine"
+                f"refine.size is {options.size}", f"a multiple of {MULTIPLE}, at least {LEAST}, here"
             )
         model = engine.opened("hi3d", "hi3d_stage2", options.placement, context)
         size = options.size
