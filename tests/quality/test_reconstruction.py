@@ -52,21 +52,7 @@ def measured(tmp_path_factory):
     return row
 
 
-KNOWN_BELOW = {
-    "wooden_track": ".3 dB off the orbit, cause not known",
-    "school_bell": ".1 dB off the orbit, of the uncarved shape only",
-}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason=KNOWN_BELOW[name], strict=False))
-        if name in KNOWN_BELOW
-        else name
-        for name in CLEAN | NOISY
-    ],
-)
+@pytest.mark.parametrize("name", CLEAN | NOISY)
 def test_no_figure_is_below_the_hull(measured, name):
     row = measured(name)
     assert {other: lost for other, figures in row["baselines"].items() if (lost := below(row, figures))} == {}
