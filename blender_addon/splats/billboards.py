@@ -83,7 +83,7 @@ def _driven(nodes: Nodes, name: str, expression: str, names: tuple[str, ...]) ->
     return node.outputs[0]
 
 
-def instances(nodes: Nodes, points: bpy.types.NodeSocket, seen: Camera) -> Iterator[None]:
+def instances(nodes: Nodes, points: bpy.types.NodeSocket) -> Iterator[None]:
     """The flat instances of `points`, which carry the layout's attributes; in slices."""
     opacity = nodes.node(
         "FunctionNodeSeparateColor", {0: nodes.attribute("radiance:base", "FLOAT_COLOR")}, mode="RGB"
@@ -98,21 +98,19 @@ def instances(nodes: Nodes, points: bpy.types.NodeSocket, seen: Camera) -> Itera
     painted = nodes.node("GeometryNodeSetMaterial", {"Geometry": square, "Material": material()}).outputs[0]
     made = nodes.node("GeometryNodeInstanceOnPoints", {"Points": points, "Instance": painted}).outputs[0]
     yield
-    matrix = yield from _matrix(nodes, seen)
+    matrix = yield from nodes.nested("Orrery Gaussians facing", "NodeSocketMatrix", _matrix)
     return nodes.node("GeometryNodeSetInstanceTransform", {"Instances": made, "Transform": matrix}).outputs[0]
 
 
-def widened(nodes: Nodes, scale: bpy.types.NodeSocket, points_seen: Camera) -> bpy.types.NodeSocket:
-    """Scales whose squares hold the low-pass: what the solid shapes can take of it."""
-    position = nodes.node("GeometryNodeInputPosition").outputs[0]
-    *_, away = _seen_center(nodes, position, points_seen)
-    low_pass = _low_pass(nodes, away, points_seen)
-    squares = nodes.vector(
-        "MULTIPLY_ADD",
-        scale,
-        scale,
-        nodes.node("ShaderNodeCombineXYZ", dict.fromkeys(range(3), low_pass)).outputs[0],
-    )
+def widened(nodes: Nodes) -> Iterator[None]:
+    """The socket of scales whose squares hold the low-pass: what the solid shapes can take of it."""
+    seen = camera(nodes)
+    *_, away = _seen_center(nodes, nodes.node("GeometryNodeInputPosition").outputs[0], seen)
+    low_pass = _low_pass(nodes, away, seen)
+    everywhere = nodes.node("ShaderNodeCombineXYZ", dict.fromkeys(range(3), low_pass)).outputs[0]
+    scale = nodes.attribute("scale", "FLOAT_VECTOR")
+    squares = nodes.vector("MULTIPLY_ADD", scale, scale, everywhere)
+    yield
     roots = [nodes.math("SQRT", value) for value in nodes.node("ShaderNodeSeparateXYZ", {0: squares}).outputs]
     return nodes.node("ShaderNodeCombineXYZ", dict(enumerate(roots))).outputs[0]
 
@@ -133,8 +131,9 @@ def _low_pass(nodes: Nodes, away: bpy.types.NodeSocket, seen: Camera) -> bpy.typ
     return nodes.math("MULTIPLY", nodes.math("MULTIPLY", width, width), LOW_PASS)
 
 
-def _matrix(nodes: Nodes, seen: Camera) -> Iterator[None]:
-    """From the square to the object's space."""
+def _matrix(nodes: Nodes) -> Iterator[None]:
+    """The socket of the matrix from the square to the object's space."""
+    seen = camera(nodes)
     math, vector = nodes.math, nodes.vector
     position = nodes.node("GeometryNodeInputPosition").outputs[0]
     x, y, away = _seen_center(nodes, position, seen)

@@ -1,5 +1,7 @@
 """Building node trees in code."""
 
+from collections.abc import Callable, Iterator
+
 import bpy
 
 
@@ -55,3 +57,17 @@ class Nodes:
         )
         self.put(next(socket for socket in node.inputs if socket.enabled and socket.name == "Value"), value)
         return node.outputs["Geometry"]
+
+    def nested(self, name: str, kind: str, build: Callable[["Nodes"], Iterator[None]]) -> Iterator[None]:
+        """The output of a group node whose own tree `build` makes; it returns the socket of the value.
+
+        At each new link Blender looks through the whole tree: several small trees are made several times
+        faster than a large one.
+        """
+        tree = bpy.data.node_groups.new(f".{name}", "GeometryNodeTree")
+        tree.interface.new_socket("Value", in_out="OUTPUT", socket_type=kind)
+        inner = Nodes(tree)
+        value = yield from build(inner)
+        inner.node("NodeGroupOutput", {"Value": value})
+        node = self.node("GeometryNodeGroup", node_tree=tree)
+        return node.outputs["Value"]

@@ -21,7 +21,7 @@ from .node_kit import Nodes
 
 GROUP = "Orrery Gaussians"
 MATERIAL = "Orrery Gaussian"
-BUILD = 3
+BUILD = 4
 """Raised when the nodes change: a group of an older build is replaced, not reused."""
 
 PREVIEW, ANY_CAMERA, ENCODED = "Preview", "Any Camera", "Blend as Trained"
@@ -136,8 +136,9 @@ def group_steps(degree: int) -> Iterator[None]:
     points = inputs["Geometry"]
     viewport = nodes.node("GeometryNodeIsViewport").outputs[0]
 
-    camera = billboards.camera(nodes)
-    encoded = yield from _encoded_color(nodes, degree, camera)
+    encoded = yield from nodes.nested(
+        f"{GROUP} colour SH{degree}", "NodeSocketVector", lambda inner: _encoded_color(inner, degree)
+    )
     linear = yield from _linear(nodes, encoded)
     color = nodes.node(
         "GeometryNodeSwitch",
@@ -157,7 +158,7 @@ def group_steps(degree: int) -> Iterator[None]:
     points = nodes.store(points, SHELL_SIZE, "FLOAT", shell)
     yield
 
-    size = billboards.widened(nodes, nodes.attribute("scale", "FLOAT_VECTOR"), camera)
+    size = yield from nodes.nested(f"{GROUP} size", "NodeSocketVector", billboards.widened)
     sphere = nodes.node("GeometryNodeMeshIcoSphere", {"Radius": 1.0, "Subdivisions": 3}).outputs["Mesh"]
     painted = nodes.node("GeometryNodeSetMaterial", {"Geometry": sphere, "Material": material()})
     instances = nodes.node(
@@ -170,7 +171,7 @@ def group_steps(degree: int) -> Iterator[None]:
         },
     ).outputs["Instances"]
     yield
-    flat = yield from billboards.instances(nodes, points, camera)
+    flat = yield from billboards.instances(nodes, points)
     solid = nodes.logic("OR", viewport, inputs[ANY_CAMERA])
     instances = nodes.node(
         "GeometryNodeSwitch", {"Switch": solid, "False": flat, "True": instances}, input_type="GEOMETRY"
@@ -197,25 +198,35 @@ def group_steps(degree: int) -> Iterator[None]:
     return tree
 
 
-def _encoded_color(nodes: Nodes, degree: int, camera: billboards.Camera) -> Iterator[None]:
+def _encoded_color(nodes: Nodes, degree: int) -> Iterator[None]:
     """The socket of (r, g, b) as a vector, sRGB-encoded, at least 0."""
     base = nodes.attribute("radiance:base", "FLOAT_COLOR")
     color = nodes.vector("MULTIPLY_ADD", base, (SH_C0,) * 3, (0.5,) * 3)
-    if degree >= 1:
-        position = nodes.node("GeometryNodeInputPosition").outputs[0]
-        from_eye = nodes.vector("SUBTRACT", position, camera.eye)
-        chosen = nodes.mix_vectors(camera.perspective, camera.sight, from_eye)
-        ray = nodes.vector("NORMALIZE", chosen)  # camera to splat, in the object's frame
-        axes = nodes.node("ShaderNodeSeparateXYZ", {0: ray}).outputs
-        monomials = {"x": axes["X"], "y": axes["Y"], "z": axes["Z"]}
-        for index, polynomial in enumerate(BASIS[: (degree + 1) ** 2 - 1]):
-            weight = 0.0
-            for factor, name in polynomial:
-                weight = nodes.math("MULTIPLY_ADD", _product(nodes, monomials, name), factor, weight)
-            coefficient = nodes.attribute(f"radiance:sh_{index}", "FLOAT_VECTOR")
-            color = nodes.vector("ADD", color, nodes.vector("SCALE", coefficient, weight))
-            yield
+    for band in range(1, degree + 1):
+        part = yield from nodes.nested(
+            f"{GROUP} band {band}", "NodeSocketVector", lambda inner, band=band: _band(inner, band)
+        )
+        color = nodes.vector("ADD", color, part)
     return nodes.vector("MAXIMUM", color, (0.0,) * 3)
+
+
+def _band(nodes: Nodes, band: int) -> Iterator[None]:
+    """The socket of what the harmonics of one degree add to the colour, a vector."""
+    camera = billboards.camera(nodes)
+    from_eye = nodes.vector("SUBTRACT", nodes.node("GeometryNodeInputPosition").outputs[0], camera.eye)
+    chosen = nodes.mix_vectors(camera.perspective, camera.sight, from_eye)
+    ray = nodes.vector("NORMALIZE", chosen)  # camera to splat, in the object's frame
+    axes = nodes.node("ShaderNodeSeparateXYZ", {0: ray}).outputs
+    monomials = {"x": axes["X"], "y": axes["Y"], "z": axes["Z"]}
+    total = None
+    for index in range(band * band - 1, (band + 1) ** 2 - 1):
+        weight = 0.0
+        for factor, name in BASIS[index]:
+            weight = nodes.math("MULTIPLY_ADD", _product(nodes, monomials, name), factor, weight)
+        part = nodes.vector("SCALE", nodes.attribute(f"radiance:sh_{index}", "FLOAT_VECTOR"), weight)
+        total = part if total is None else nodes.vector("ADD", total, part)
+        yield
+    return total
 
 
 def _product(nodes: Nodes, monomials: dict[str, bpy.types.NodeSocket], name: str) -> bpy.types.NodeSocket:
