@@ -12,7 +12,6 @@ STAGES = ("matting", "orbit", "refine", "splats", "surface", "texture", "export"
 
 STAGE_LABELS = {
     "matting": "Cut-out",
-    "arrange": "Views in place",
     "orbit": "Views around",
     "refine": "Refinement",
     "splats": "Gaussians",

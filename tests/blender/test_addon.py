@@ -179,3 +179,20 @@ def test_late_news_does_not_wake_a_finished_job():
 def test_progress_counts_finished_stages_and_steps_within_one():
     job = Job("a", "duck", 0, state=State.RUNNING, index=3, stages=7, done=1, total=2)
     assert job.fraction == pytest.approx(3.5 / 7)
+
+
+def test_a_file_dropped_onto_the_viewport_is_the_picture(addon, tmp_path):
+    chosen = bpy.context.scene.orrery
+    chosen.source = "IMAGE"
+    bpy.ops.orrery.drop_image(filepath=str(tmp_path / "duck.png"))
+    assert (chosen.source, chosen.path) == ("FILE", str(tmp_path / "duck.png"))
+    handler = bpy.types.ORRERY_FH_image
+    assert handler.bl_import_operator == "orrery.drop_image"
+    assert ".png" in handler.bl_file_extensions
+
+
+def test_pictures_of_the_viewport_and_the_clipboard_say_why_there_are_none(addon):
+    with pytest.raises(RuntimeError, match="no 3D viewport"):
+        bpy.ops.orrery.render_viewport()
+    with pytest.raises(RuntimeError, match="no picture in the clipboard"):
+        bpy.ops.orrery.paste_image()
