@@ -19,7 +19,7 @@ from tests.support import blender_files as files  # noqa: E402
 from tests.support import ewa  # noqa: E402
 from tests.support.blender_render import read_png  # noqa: E402
 
-pytestmark = pytest.mark.blender
+pytestmark = [pytest.mark.blender, pytest.mark.slow]
 
 SIZE = 64
 

@@ -17,7 +17,7 @@ from tests.support import ewa  # noqa: E402
 from tests.support.blender_render import read_png  # noqa: E402
 from tests.support.xvfb import in_window  # noqa: E402
 
-pytestmark = pytest.mark.blender
+pytestmark = [pytest.mark.blender, pytest.mark.slow]
 
 WIDTH, HEIGHT = 144, 96
 GREY = 0.5
