@@ -247,3 +247,19 @@ def test_other_weights_are_another_version_of_the_engine(weights, tmp_path, monk
     path = tiny_models.write(tmp_path, "sv3d_u")
     convert(path, LAYOUTS["sv3d_u"], store.converted_folder("sv3d_u", file))
     assert Sv3dUOrbit().version != before
+
+
+def test_v3ds_picture_has_the_object_at_seven_tenths_of_a_white_square():
+    from backend.stages.matting.framing import frame
+
+    options = override(preset("standard"), {"orbit.engine": "v3d"})
+    rgba = np.zeros((300, 500, 4), np.float32)
+    rgba[40:240, 300:400] = (0.8, 0.2, 0.1, 1)  # 200 pixels high
+    framed, _ = frame(rgba, rgba[..., 3], options["matting"].size, options["matting"].fill)
+    picture = orbits.as_picture(framed.rgba, options["orbit"].size)[0]
+    assert picture.shape == (3, 512, 512)
+    rows, columns = np.nonzero((picture < 0.9).any(dim=0).numpy())
+    assert (np.ptp(rows) + 1) / 512 == pytest.approx(0.7, abs=0.006)
+    assert rows.min() + rows.max() == pytest.approx(511, abs=2)
+    assert columns.min() + columns.max() == pytest.approx(511, abs=2)
+    assert all((picture[:, y, x] == 1).all() for y in (0, -1) for x in (0, -1))
