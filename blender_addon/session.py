@@ -26,8 +26,8 @@ from .sending import Order
 FRAME_SECONDS = 0.016
 """The main thread is never held up for longer."""
 
-WORK_SECONDS = 0.005
-"""No slice is begun after so long: the longest slices take 10 ms."""
+WORK_SECONDS = 0.003
+"""No slice is begun after so long: the longest slices take 12 ms (300,000 triangles, 730,000 Gaussians)."""
 
 BUSY_INTERVAL, IDLE_INTERVAL, IMPORT_INTERVAL = 0.1, 0.5, 0.01
 
