@@ -37,10 +37,11 @@ _DOUBTED = 0.2
 _LARGEST_GAP = 3.0
 """Pixels of 512: an outline further out is that of a part lost, not of a view that stands beside others."""
 
+_STILL_DISAGREE = 0.8
 _SMOOTHING, _SMOOTHINGS = 1.4, (0.8, 2.0)
-"""Cells for a pixel of 512 by which aligned views still disagree, and their bounds: outlines that contradict
-one another put pimples back, and depth its pits (a published orbit at 1.7 pixels; at .3 the least, which
-gains Chamfer, costs .1 dB on the orbit and gives .3 dB off it)."""
+"""Pixels of 512 by which aligned views still disagree, from which what they say is smoothed; cells for each
+such pixel, and their bounds. Outlines that contradict one another put pimples back, and depth its pits:
+published orbits at .9 and 1.7 pixels. Where alignment brings views nearer it would cost detail."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class _Hull:
     @property
     def smoothing(self) -> float:
         """Cells over which what depth and outlines say is averaged; 0 where the views agree."""
-        return float(np.clip(_SMOOTHING * self.gap, *_SMOOTHINGS)) if self.disagree else 0.0
+        if not (self.disagree and self.gap > _STILL_DISAGREE):
+            return 0.0
+        return float(np.clip(_SMOOTHING * self.gap, *_SMOOTHINGS))
 
 
 class HullSurface:
