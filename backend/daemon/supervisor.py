@@ -31,6 +31,11 @@ GRACE_SECONDS = 5.0
 """After a cancel: this long for the worker to stop by itself, then terminate; as long again, then kill."""
 BACK_OFF_SECONDS = (0.0, 1.0, 5.0, 30.0)
 """Pause before a worker is started again that died before it was ready."""
+KILLED_BY_OTHERS = (-9, -15)
+"""Exit codes of SIGKILL and SIGTERM: no fault of the worker's own."""
+KILLED_STARTS, KILLED_PAUSE_SECONDS = 20, 0.1
+"""So many killed starts in a row are taken as no failure (beyond, memory is short or somebody means it); the
+pause after each."""
 MAX_LOG_BYTES = 50 * 1024 * 1024
 UNDYING_SECONDS = 30.0
 """A process that is still there so long after it was killed hangs in the system, past our help."""
@@ -85,7 +90,8 @@ class Supervisor:
         self._ticked_at = clock()
         self._terminated = False
         self.failed_starts = 0
-        """Times in a row that a worker ended before it was ready."""
+        """Times in a row that a worker ended by itself before it was ready."""
+        self._killed_starts = 0
         self._not_before = 0.0
         self.job = ""
         self.stage = ""
@@ -180,7 +186,7 @@ class Supervisor:
             self._heard_at = self._clock()
             record = message.record
             if isinstance(record, worker_link.Ready):
-                self._ready, self.failed_starts = True, 0
+                self._ready, self.failed_starts, self._killed_starts = True, 0, 0
             elif isinstance(record, worker_link.RunProgress):
                 self.stage = record.stage
             elif isinstance(record, worker_link.Done | worker_link.Failed):
@@ -242,7 +248,10 @@ class Supervisor:
             process.kill()
             code = process.wait()
         ended = Ended(self.job, code, self._ready, self._silent)
-        if not self._ready:
+        if not self._ready and code in KILLED_BY_OTHERS and self._killed_starts < KILLED_STARTS:
+            self._killed_starts += 1
+            self._not_before = self._clock() + KILLED_PAUSE_SECONDS
+        elif not self._ready:
             self._start_failed()
         self._ready, self.job, self.stage = False, "", ""
         self._cancel_at = self._killed_at = self._silent = 0.0

@@ -126,7 +126,7 @@ def _random_kills(daemon, client, kills, seed):
             wait_until(lambda job=job: client.job(job).state in m.TERMINAL, 60)
     failed = [client.job(job) for job in jobs if client.job(job).state != m.SUCCEEDED]
     # Two kills of the worker in one job are a job that kills workers, as far as anybody can tell.
-    assert all(record.error.code == "worker_crashed" and record.attempts >= 2 for record in failed)
+    assert [r for r in failed if r.error.code != "worker_crashed" or r.attempts < 2] == []
     done = [job for job in jobs if client.job(job).state == m.SUCCEEDED]
     assert len(done) >= len(jobs) * 0.7
     assert len(client.jobs(limit=1000)) == len(jobs)

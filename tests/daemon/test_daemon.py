@@ -437,6 +437,20 @@ def test_a_job_that_kills_every_worker_fails_and_the_next_one_runs(daemon, clien
     assert daemon.runs()[ran:].count("two") == 3
 
 
+def test_workers_that_are_killed_while_they_start_cost_no_job(tmp_path):
+    with running_daemon(tmp_path) as daemon, daemon.client() as client:
+        killed = set()
+        while len(killed) < 6:
+            worker = client.status().workers[0]
+            if worker.state == "starting" and worker.pid not in killed:
+                os.kill(worker.pid, signal.SIGKILL)
+                killed.add(worker.pid)
+            elif worker.state == "idle":
+                os.kill(worker.pid, signal.SIGKILL)
+        record = client.wait(submit(client))
+        assert (record.state, record.attempts) == ("succeeded", 1)
+
+
 def test_when_no_worker_starts_the_jobs_fail_in_words_instead_of_waiting_for_ever(tmp_path):
     with running_daemon(tmp_path) as daemon, daemon.client() as client:
         daemon.stop()
