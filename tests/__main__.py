@@ -2,7 +2,8 @@
 
 Khronos' glTF validator is fetched where npm is. Then the backend's tests in this Python, whole
 files beside each other on every core; then the add-on's tests in `.venv-blender`, an environment with the bpy
-module (made here when absent), because Blender's Python is its own. Arguments go to pytest.
+module (made here when absent), because Blender's Python is its own; ORRERY_TEST_BLENDERS=5.0,4.2 does both.
+Arguments go to pytest.
 """
 
 import os
@@ -14,25 +15,26 @@ from pathlib import Path
 from tests.support.gltf_validator import install as install_gltf_validator
 
 ROOT = Path(__file__).resolve().parents[1]
-BLENDER = ROOT / ".venv-blender"
-BLENDER_PACKAGES = ("bpy==5.0.1", "numpy<2", "pyzmq", "msgpack", "pytest", "pytest-timeout")
+BLENDERS = {"5.0": ("bpy==5.0.1", ".venv-blender"), "4.2": ("bpy==4.2.23", ".venv-blender-4.2")}
+"""Version -> package, environment. Those named in ORRERY_TEST_BLENDERS are tested; by default the newest."""
+BLENDER_PACKAGES = ("numpy<2", "pyzmq", "msgpack", "pytest", "pytest-timeout")
 SYSTEM_LIBRARIES = (
     "libx11-6", "libxrender1", "libxfixes3", "libxi6", "libxkbcommon0", "libsm6", "libgl1", "libegl1",
 )  # fmt: skip
 """Debian packages that Blender loads even without a window."""
 
 
-def _blender_python() -> Path | None:
-    """The interpreter of the bpy environment; None where it cannot be made."""
-    python = BLENDER / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+def _blender_python(bpy: str, environment: Path) -> Path | None:
+    """The interpreter of a bpy environment; None where it cannot be made."""
+    python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(BLENDER)], check=True)
+        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     if _imports(python, "zmq", "msgpack", "pytest", "pytest_timeout", "bpy"):
         return python
-    sys.stderr.write("Installing Blender as a Python module into .venv-blender ...\n")
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *BLENDER_PACKAGES]
+    sys.stderr.write(f"Installing Blender as a Python module into {environment.name} ...\n")
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", bpy, *BLENDER_PACKAGES]
     if subprocess.run(install).returncode:
-        sys.stderr.write("bpy 5.0.1 could not be installed; it needs Python 3.11.\n")
+        sys.stderr.write(f"{bpy} could not be installed; it needs Python 3.11.\n")
         return None
     if not _imports(python, "bpy"):
         _install_system_libraries()
@@ -61,16 +63,18 @@ def main() -> int:
     first = subprocess.run(
         [sys.executable, "-m", "pytest", "--ignore=tests/blender", *workers, *arguments], cwd=ROOT
     ).returncode
-    python = _blender_python()
-    if python is None:
-        sys.stderr.write("The Blender tests did not run: bpy does not load here.\n")
-        return first or 1
-    second = subprocess.run(
-        [python, "-m", "pytest", "tests/blender", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "ORRERY_BACKEND_PYTHON": sys.executable},
-    ).returncode
-    return first or second
+    codes = [first]
+    for version in os.environ.get("ORRERY_TEST_BLENDERS", next(iter(BLENDERS))).split(","):
+        bpy, environment = BLENDERS[version]
+        python = _blender_python(bpy, ROOT / environment)
+        if python is None:
+            sys.stderr.write(f"The tests in Blender {version} did not run: bpy does not load here.\n")
+            codes.append(1)
+            continue
+        command = [python, "-m", "pytest", "tests/blender", *arguments]
+        environ = {**os.environ, "ORRERY_BACKEND_PYTHON": sys.executable}
+        codes.append(subprocess.run(command, cwd=ROOT, env=environ).returncode)
+    return max(codes, key=abs)
 
 
 if __name__ == "__main__":
