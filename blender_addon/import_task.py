@@ -48,7 +48,7 @@ class ImportTask:
             while time.perf_counter() < end:
                 next(self._steps)
         except StopIteration as finish:
-            self._finish(finish.value)
+            self._finish(finish.value, by_script=end == float("inf"))
             return True
         except ReferenceError as error:
             self._steps = None
@@ -75,9 +75,11 @@ class ImportTask:
         placement, scene = settings(bpy.context).placement(), bpy.context.scene
         self._steps = result_steps(self._prepared, self._provenance, placement, scene)
 
-    def _finish(self, collection: bpy.types.Collection) -> None:
+    def _finish(self, collection: bpy.types.Collection, by_script: bool) -> None:
         self.job.state, self.job.collection = State.IMPORTED, collection.name
         self._prepared = None
+        if by_script:  # as any operator that a script calls: the step is the script's to make
+            return
         windows = bpy.context.window_manager.windows
         override = {"window": windows[0]} if bpy.context.window is None and len(windows) else {}
         with bpy.context.temp_override(**override):  # a timer has no window of its own
