@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import bpy
 
-from .node_kit import Nodes
+from .node_kit import Nodes, built_material
 
 MATERIAL = "Orrery Gaussian Flat"
 BUILD = 1
@@ -181,16 +181,10 @@ def _matrix(nodes: Nodes) -> Iterator[None]:
 
 def material() -> bpy.types.Material:
     """The material of all flat Gaussians of a file."""
-    found = bpy.data.materials.get(MATERIAL)
-    if found is not None and found.get("orrery_build") == BUILD:
-        return found
-    made = bpy.data.materials.new(MATERIAL)
-    made["orrery_build"] = BUILD
-    if bpy.app.version < (5, 0, 0):
-        made.use_nodes = True  # always so from 5.0 on, where the property is deprecated
-    made.surface_render_method = "BLENDED"
-    made.node_tree.nodes.clear()
-    nodes = Nodes(made.node_tree)
+    return built_material(MATERIAL, BUILD, _paint)
+
+
+def _paint(nodes: Nodes) -> None:
     place = nodes.node("ShaderNodeTexCoord").outputs["Object"]
     reach = nodes.node("ShaderNodeAttribute", attribute_type="INSTANCER", attribute_name=REACH)
     deviations = nodes.vector("SCALE", place, reach.outputs["Fac"])
@@ -206,4 +200,3 @@ def material() -> bpy.types.Material:
         {0: alpha, 1: nodes.node("ShaderNodeBsdfTransparent").outputs[0], 2: emission.outputs[0]},
     )
     nodes.node("ShaderNodeOutputMaterial", {"Surface": mixed.outputs[0]})
-    return made

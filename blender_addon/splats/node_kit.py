@@ -71,3 +71,18 @@ class Nodes:
         inner.node("NodeGroupOutput", {"Value": value})
         node = self.node("GeometryNodeGroup", node_tree=tree)
         return node.outputs["Value"]
+
+
+def built_material(name: str, build: int, paint: Callable[[Nodes], None]) -> bpy.types.Material:
+    """The file's material of this name and build; where there is none, `paint` makes its nodes."""
+    found = bpy.data.materials.get(name)
+    if found is not None and found.get("orrery_build") == build:
+        return found
+    made = bpy.data.materials.new(name)
+    made["orrery_build"] = build
+    if bpy.app.version < (5, 0, 0):
+        made.use_nodes = True  # always so from 5.0 on, where the property is deprecated
+    made.surface_render_method = "BLENDED"
+    made.node_tree.nodes.clear()
+    paint(Nodes(made.node_tree))
+    return made

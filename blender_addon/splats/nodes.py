@@ -17,7 +17,7 @@ import bpy
 
 from ..importers.steps import finished
 from . import billboards
-from .node_kit import Nodes
+from .node_kit import Nodes, built_material
 
 GROUP = "Orrery Gaussians"
 MATERIAL = "Orrery Gaussian"
@@ -260,18 +260,10 @@ def _combined(nodes: Nodes, channels) -> bpy.types.NodeSocket:
 
 def material() -> bpy.types.Material:
     """The Cycles material of all Gaussians of a file."""
-    found = bpy.data.materials.get(MATERIAL)
-    if found is not None and found.get("orrery_build") == BUILD:
-        return found
-    made = bpy.data.materials.new(MATERIAL)
-    made["orrery_build"] = BUILD
-    if bpy.app.version < (5, 0, 0):
-        made.use_nodes = True  # always so from 5.0 on, where the property is deprecated
-    made.surface_render_method = "BLENDED"
-    tree = made.node_tree
-    tree.nodes.clear()
-    nodes = Nodes(tree)
+    return built_material(MATERIAL, BUILD, _paint)
 
+
+def _paint(nodes: Nodes) -> None:
     geometry = nodes.node("ShaderNodeNewGeometry")
     shell = nodes.node("ShaderNodeAttribute", attribute_type="INSTANCER", attribute_name=SHELL_SIZE)
     # In the instance's own space the sphere has radius 1: times the shell gives standard deviations.
@@ -302,4 +294,3 @@ def material() -> bpy.types.Material:
         {0: nodes.math("MINIMUM", alpha, 0.99), 1: clear.outputs[0], 2: emission.outputs[0]},
     )
     nodes.node("ShaderNodeOutputMaterial", {"Surface": mixed.outputs[0]})
-    return made

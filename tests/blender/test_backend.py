@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from blender_addon import session  # noqa: E402
 from blender_addon.importers import result  # noqa: E402
 from blender_addon.jobs import Link, State  # noqa: E402
 from shared_protocol.endpoint import process_alive, read_endpoint  # noqa: E402
+from tests.support.blender_pump import pump_until  # noqa: E402
 from tests.support.blender_render import read_png, render_front  # noqa: E402
 
 pytestmark = pytest.mark.blender
@@ -38,15 +38,6 @@ def addon(blender, tmp_path, monkeypatch):
     blender_addon.register()
     yield session.current()
     blender_addon.unregister()
-
-
-def pump_until(current, condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition():
-        current.pump()
-        if time.monotonic() > end:
-            raise AssertionError(f"{current.jobs.link}, {current.jobs.error}, {current.jobs.latest}")
-        time.sleep(0.02)
 
 
 def overlap(first, second):

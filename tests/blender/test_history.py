@@ -13,6 +13,7 @@ from blender_addon.jobs import Link, State  # noqa: E402
 from shared_protocol import messages  # noqa: E402
 from tests.support import blender_files as files  # noqa: E402
 from tests.support.blender_backend import ScriptedBackend  # noqa: E402
+from tests.support.blender_pump import pump_until  # noqa: E402
 
 pytestmark = pytest.mark.blender
 
@@ -44,15 +45,6 @@ def blender_again(blender, tmp_path, monkeypatch):
     yield begin
     if session.current() is not None:
         blender_addon.unregister()
-
-
-def pump_until(current, condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        current.pump()
-        if time.monotonic() > end:
-            raise AssertionError(f"{current.jobs.link}, {current.jobs.error}, {current.jobs.jobs}")
-        time.sleep(0.005)
 
 
 def generate(current):

@@ -1,7 +1,6 @@
 """The button against a backend that plays a script: results, damage, cancel, failures, wrong servers."""
 
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from shared_protocol import messages  # noqa: E402
 from shared_protocol.errors import StageFailed  # noqa: E402
 from tests.support import blender_files as files  # noqa: E402
 from tests.support.blender_backend import ScriptedBackend  # noqa: E402
+from tests.support.blender_pump import pump_until  # noqa: E402
 
 pytestmark = pytest.mark.blender
 
@@ -49,16 +49,6 @@ def addon(blender, tmp_path, monkeypatch):
     blender_addon.register()
     yield session.current()
     blender_addon.unregister()
-
-
-def pump_until(current, condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        current.pump()
-        if time.monotonic() > end:
-            job = current.jobs.latest
-            raise AssertionError(f"{current.jobs.link}, {current.jobs.error}, {job}")
-        time.sleep(0.005)
 
 
 def generate(current, picture):
