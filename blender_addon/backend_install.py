@@ -235,6 +235,11 @@ def clean_environment() -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if k not in hidden}, "PYTHONNOUSERSITE": "1"}
 
 
+def begun(folder: Path) -> bool:
+    """Whether a backend, whole or not, was installed into this folder."""
+    return (folder / MARKER).is_file()
+
+
 def installed(folder: Path) -> bool:
     """Whether a whole backend that was installed here lies in this folder."""
     with contextlib.suppress(OSError, ValueError, KeyError):

@@ -23,9 +23,11 @@ INSTALL = Fix("Install Backend", "orrery.install_backend", "IMPORT")
 UPDATE = Fix("Update Backend", "orrery.install_backend", "FILE_REFRESH")
 REPAIR = Fix("Repair Backend", "orrery.repair_backend")
 LOG = Fix("Open Log", "orrery.show_log", "TEXT")
-ONLINE = Fix("Network Settings", "orrery.show_preferences", "URL", {"section": "SYSTEM"})
+ONLINE = Fix("Allow Online Access", "orrery.show_preferences", "URL", {"section": "SYSTEM"})
 SETTINGS = Fix("Orrery's Preferences", "orrery.show_preferences", "PREFERENCES", {"section": "ADDONS"})
 TOKEN = Fix("Set Token", "orrery.show_preferences", "LOCKED", {"section": "ADDONS"})
+
+NEED_NETWORK = ("orrery.install_backend", "orrery.repair_backend", "orrery.pull_weights")
 
 _PULL = re.compile(r"models pull ((?:[\w.-]+ ?)+)")
 _TORCH = re.compile(r"orrery\[models\]")
@@ -72,3 +74,9 @@ def of_remedy(text: str) -> list[Fix]:
     if (match := _PAGE.search(text)) and "git+" not in text:
         found.append(Fix("Open Page", "wm.url_open", "URL", {"url": match[0]}))
     return found
+
+
+def reachable(found: list[Fix], online: bool) -> list[Fix]:
+    """These buttons; before one that needs the network, while Blender is offline, the one that allows it."""
+    offline = not online and ONLINE not in found and any(fix.operator in NEED_NETWORK for fix in found)
+    return [ONLINE, *found] if offline else found

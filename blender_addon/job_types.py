@@ -42,7 +42,7 @@ def _from_file(chosen: OrrerySettings) -> Inputs:
 
 
 def _draw_file(layout: bpy.types.UILayout, chosen: OrrerySettings) -> None:
-    layout.prop(chosen, "path", text="")
+    layout.prop(chosen, "path", text="", placeholder="A picture of one object")
     _draw_takes(layout)
 
 
@@ -103,7 +103,7 @@ JOB_TYPES = (
         FROM_TEXT, "text_to_3d",
         lambda chosen: "" if chosen.prompt.strip() else "Write what to make first",
         lambda chosen: (chosen.prompt[:40], (("prompt.txt", lambda text=chosen.prompt: text.encode()),)),
-        lambda layout, chosen: layout.prop(chosen, "prompt", text=""),
+        lambda layout, chosen: layout.prop(chosen, "prompt", text="", placeholder="What to make, in words"),
         without="No engine of this backend takes a text",
     ),
 )  # fmt: skip

@@ -4,8 +4,8 @@ from typing import Any
 
 import bpy
 
-from .importers import reference
-from .importers.result import AT_CURSOR, AT_ORIGIN, SHOW_BOTH, SHOW_GAUSSIANS, SHOW_MESH, Placement
+from .importers import place, reference
+from .importers.result import SHOW_BOTH, SHOW_GAUSSIANS, SHOW_MESH, Placement
 
 STAGES = ("matting", "orbit", "refine", "splats", "surface", "texture", "export")
 """Stages whose engine can be chosen, in the order of the recipe."""
@@ -55,10 +55,10 @@ class OrrerySettings(bpy.types.PropertyGroup):
     source: bpy.props.EnumProperty(
         name="Source",
         items=(
-            (FROM_FILE, "File", "A picture file", "FILE_FOLDER", 0),
-            (FROM_IMAGE, "Image", "An image already in Blender", "IMAGE_DATA", 1),
-            (FROM_SIDES, "Sides", "Several views of one object: front, right, back, left", "VIEW_ORTHO", 2),
-            (FROM_TEXT, "Text", "A description, where an engine takes one", "TEXT", 3),
+            (FROM_FILE, "File", "A picture file"),
+            (FROM_IMAGE, "Image", "An image already in Blender"),
+            (FROM_SIDES, "Sides", "Several views of one object: front, right, back, left"),
+            (FROM_TEXT, "Text", "A description, where an engine takes one"),
         ),
     )
     path: bpy.props.StringProperty(
@@ -116,8 +116,9 @@ class OrrerySettings(bpy.types.PropertyGroup):
     at: bpy.props.EnumProperty(
         name="Place",
         items=(
-            (AT_ORIGIN, "Origin", "At the world's origin", "WORLD", 0),
-            (AT_CURSOR, "3D Cursor", "At the 3D cursor", "PIVOT_CURSOR", 1),
+            (place.BESIDE, "Free Spot", "At the origin, or to the right of what stands there", "SNAP_ON", 0),
+            (place.ORIGIN, "Origin", "At the world's origin", "WORLD", 1),
+            (place.CURSOR, "3D Cursor", "At the 3D cursor", "PIVOT_CURSOR", 2),
         ),
     )
     size: bpy.props.FloatProperty(
@@ -205,10 +206,6 @@ class OrrerySettings(bpy.types.PropertyGroup):
         self.delight = bool(options.get("texture.delight", False))
         for stage in STAGES:
             setattr(self, f"engine_{stage}", job_settings.get("engines", {}).get(stage, AUTO))
-
-    def place(self, scene: bpy.types.Scene) -> tuple[float, float, float]:
-        """Where a result stands."""
-        return tuple(scene.cursor.location) if self.at == AT_CURSOR else (0.0, 0.0, 0.0)
 
     def placement(self) -> Placement:
         """How a result is put into the scene."""

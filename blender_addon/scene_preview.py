@@ -9,13 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import bpy
+import numpy as np
 
+from .importers import place
+from .importers.steps import finished
 from .jobs import Job
 from .properties import settings
 
 NAME = "Orrery preview"
 WIDTH = 1.33
 """Metres that the frame of a view is wide at the object (`OrbitOptions`: 3 m, 25 degrees)."""
+MOST_OBJECTS = 500
+"""In a scene of more, looking for a free spot would hold up the window."""
 ORDER = ("surface", "splats", "orbit", "cutout")
 """The most finished picture first."""
 
@@ -45,11 +50,21 @@ def update(queue: Sequence[Job]) -> None:
         item.empty_display_type, item.hide_render, item.hide_select = "IMAGE", True, True
         item.empty_display_size = WIDTH
         item.rotation_euler.x = 1.5707963  # upright, seen from the front
-        item.location = settings(bpy.context).place(scene)
+        item.location = _spot(scene, settings(bpy.context).at)
         item.location.z += WIDTH / 2
         scene.collection.objects.link(item)
     item.data = image
     item["orrery_preview"] = str(path)
+
+
+def _spot(scene: bpy.types.Scene, at: str) -> tuple[float, float, float]:
+    """Where the result will stand; it is about a metre wide."""
+    if at == place.CURSOR:
+        return tuple(scene.cursor.location)
+    if at == place.ORIGIN or len(scene.objects) > MOST_OBJECTS:
+        return (0.0, 0.0, 0.0)
+    expected = np.array([(-0.5, -0.5, 0.0), (0.5, 0.5, 1.0)])
+    return (place.shift_beside(*expected, finished(place.occupied(scene))), 0.0, 0.0)
 
 
 def newest(job: Job) -> Path | None:

@@ -4,6 +4,7 @@
 bpy; what it has to say waits in a queue until here.
 """
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import bpy
 from shared_protocol import messages
 
 from . import history, scene_preview
-from .backend_install import Installer
+from .backend_install import Installer, installed
 from .client import Client
 from .connection import Place
 from .frame_log import FrameLog
@@ -216,6 +217,13 @@ def backend_folder() -> Path:
     """Where the add-on installs the backend."""
     chosen = preferences().backend_folder
     return Path(bpy.path.abspath(chosen)).expanduser() if chosen else user_folder() / "backend"
+
+
+def backend_chosen() -> bool:
+    """Whether a backend was installed here, or one is named."""
+    chosen = preferences()
+    named = chosen.python or chosen.connection_file or os.environ.get("ORRERY_PYTHON")
+    return bool(named) or installed(backend_folder())
 
 
 _current: Session | None = None

@@ -116,19 +116,9 @@ def packed_image(data: bytes, name: str) -> bpy.types.Image:
     return image
 
 
-def lowest(mesh: bpy.types.Mesh) -> float:
-    """Height of the lowest vertex, metres."""
-    points = _points(mesh)
-    return float(points[:, 2].min()) if len(points) else 0.0
-
-
-def longest_side(mesh: bpy.types.Mesh) -> float:
-    """Of its box, metres."""
-    points = _points(mesh)
-    return float(np.ptp(points, axis=0).max()) if len(points) else 0.0
-
-
-def _points(mesh: bpy.types.Mesh) -> np.ndarray:
+def box(mesh: bpy.types.Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest corner, (3,) float32, metres; zeros for a mesh without vertices."""
     points = np.empty(3 * len(mesh.vertices), np.float32)
     mesh.vertices.foreach_get("co", points)
-    return points.reshape(-1, 3)
+    points = points.reshape(-1, 3) if len(points) else np.zeros((1, 3), np.float32)
+    return points.min(axis=0), points.max(axis=0)

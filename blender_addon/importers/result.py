@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+import numpy as np
 
 from ..splats import importing, layout, nodes
-from . import reference
+from . import place, reference
 from .cameras import import_cameras
 from .glb import GlbMesh
-from .mesh import longest_side, lowest, mesh_steps
+from .mesh import box, mesh_steps
 from .prepare import Prepared, prepare
 from .steps import finished
 
 SHOW_MESH, SHOW_GAUSSIANS, SHOW_BOTH = "MESH", "GAUSSIANS", "BOTH"
-AT_ORIGIN, AT_CURSOR = "ORIGIN", "CURSOR"
 _UNFINISHED = "orrery_unfinished"
 
 
@@ -29,7 +29,7 @@ class Placement:
     floor      the mesh's lowest point is at the height of the place, else the frame's middle
     cameras    add the orbit as one animated camera
     show       which of the two representations is visible: both at once overlap
-    at         the world's origin, or the 3D cursor
+    at         see `place`
     size       longest side of the mesh's box, metres; 0 as it was made
     lods       import the coarser copies
     decimate   share of faces that a hidden copy with a Decimate modifier keeps; 0 for no copy
@@ -40,7 +40,7 @@ class Placement:
     floor: bool = True
     cameras: bool = False
     show: str = SHOW_MESH
-    at: str = AT_ORIGIN
+    at: str = place.ORIGIN
     size: float = 0.0
     lods: bool = True
     decimate: float = 0.0
@@ -127,7 +127,7 @@ def _fill(
         if item is not main:
             item.parent = main  # one object to move: the others keep their place relative to it
     if main is not None:
-        _place(main, mesh, placement, scene)
+        yield from _place(main, mesh, placement, scene)
     for owner in (collection, *made):
         owner["orrery_job"] = provenance.job
         owner["orrery_seed"] = provenance.seed
@@ -159,16 +159,20 @@ def _decimated(mesh: bpy.types.Object, ratio: float, collection: bpy.types.Colle
 
 def _place(
     main: bpy.types.Object, mesh: bpy.types.Object | None, placement: Placement, scene: bpy.types.Scene
-) -> None:
+) -> Iterator[None]:
     """Size, floor and place of the object that carries the others."""
-    scale = 1.0
-    if placement.size and mesh is not None and (side := longest_side(mesh.data)):
-        scale = placement.size / side
+    low, high = box(mesh.data) if mesh is not None else (np.zeros(3), np.zeros(3))
+    side = float((high - low).max())
+    scale = placement.size / side if placement.size and side else 1.0
     main.scale = (scale, scale, scale)
-    if placement.at == AT_CURSOR:
+    if placement.at == place.CURSOR:
         main.location = scene.cursor.location
-    if placement.floor and mesh is not None:
-        main.location.z -= scale * lowest(mesh.data)
+    if placement.floor:
+        main.location.z -= scale * low[2]
+    if placement.at == place.BESIDE and side:
+        boxes = yield from place.occupied(scene)
+        here = np.array(main.location)
+        main.location.x += place.shift_beside(here + scale * low, here + scale * high, boxes)
 
 
 def _remove(mark: str) -> None:

@@ -3,7 +3,7 @@
 import bpy
 
 from .. import session
-from ..backend_install import CPU_TORCH, NO_TORCH, Task, installed, package_wheel
+from ..backend_install import CPU_TORCH, NO_TORCH, Task, begun, package_wheel
 from ..backend_process import find_python
 from ..jobs import Link
 from ..preferences import preferences
@@ -11,12 +11,16 @@ from ..preferences import preferences
 OFFLINE = "Blender is offline: Preferences > System > Network > Allow Online Access"
 
 
-def _idle(cls: type[bpy.types.Operator], online: bool = False) -> bool:
+def _idle(cls: type[bpy.types.Operator], online: bool = False, replaces: bool = False) -> bool:
+    """Whether this can be done now; replaces: under a job of this machine it cannot."""
     current = session.current()
     if current is None:
         return False
     if current.installer.running:
         cls.poll_message_set("Another installation is running")
+        return False
+    if replaces and current.jobs.active is not None and not current.jobs.host:
+        cls.poll_message_set("A job is running")
         return False
     if online and not bpy.app.online_access:
         cls.poll_message_set(OFFLINE)
@@ -34,7 +38,7 @@ class ORRERY_OT_install_backend(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return _idle(cls, online=True)
+        return _idle(cls, online=True, replaces=True)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         return _install(self.with_torch, repair=False)
@@ -48,7 +52,12 @@ class ORRERY_OT_repair_backend(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return _idle(cls, online=True)
+        if not _idle(cls, online=True, replaces=True):
+            return False
+        if not begun(session.backend_folder()):
+            cls.poll_message_set("No backend is installed here")
+            return False
+        return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         return _install(False, repair=True)
@@ -58,7 +67,7 @@ def _install(with_torch: bool, repair: bool) -> set[str]:
     current, torch = session.current(), preferences().torch
     if with_torch and torch == NO_TORCH:
         torch = CPU_TORCH
-    if current.jobs.link is Link.READY and not current.jobs.host and current.jobs.active is None:
+    if current.jobs.link is Link.READY and not current.jobs.host:
         current.disconnect(stop=True)  # its files are about to be replaced
     current.jobs.error = None
     folder, log = session.backend_folder(), session.user_folder() / "install.log"
@@ -74,13 +83,10 @@ class ORRERY_OT_remove_backend(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if not _idle(cls):
+        if not _idle(cls, replaces=True):
             return False
-        if not installed(session.backend_folder()):
+        if not begun(session.backend_folder()):
             cls.poll_message_set("No backend is installed here")
-            return False
-        if session.current().jobs.active is not None:
-            cls.poll_message_set("A job is running")
             return False
         return True
 

@@ -20,6 +20,9 @@ class ORRERY_OT_connect(bpy.types.Operator):
         if current.jobs.link in (Link.READY, Link.STARTING, Link.CONNECTING):
             cls.poll_message_set(f"Orrery is {current.jobs.link.value}")
             return False
+        if current.installer.running:
+            cls.poll_message_set("Wait for the installation")
+            return False
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:

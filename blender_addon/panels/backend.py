@@ -3,12 +3,13 @@
 import bpy
 
 from .. import fixes, session
-from ..backend_install import installed
+from ..backend_install import Installer, installed
 from ..jobs import JobList, Link
 from ..manifest import version
 from ..preferences import preferences
-from .generate import LINK_ICONS
-from .words import CATEGORY, error_box, fix_buttons, paragraph
+from .words import CATEGORY, LINK_ICONS, error_box, fix_buttons, paragraph, sentence
+
+SHOWN_LINES = 3
 
 
 class ORRERY_PT_backend(bpy.types.Panel):
@@ -33,40 +34,50 @@ class ORRERY_PT_backend(bpy.types.Panel):
         row.operator("orrery.show_log", text="Log", icon="TEXT")
         _draw_versions(layout, jobs)
         box = layout.box()
-        box.label(
-            text="Installed" if installed(session.backend_folder()) else "Not installed here", icon="PACKAGE"
-        )
+        whole = installed(session.backend_folder())
+        box.label(text="Installed" if whole else "Not installed here", icon="PACKAGE")
         chosen = preferences(context)
         if isinstance(chosen, bpy.types.AddonPreferences):
-            box.row().prop(chosen, "torch", expand=True)
-            box.prop(chosen, "backend_folder", text="Folder")
+            row = box.split(factor=0.3)
+            row.label(text="Torch")
+            row.row().prop(chosen, "torch", expand=True)
+            row = box.split(factor=0.3)
+            row.label(text="Folder")
+            row.prop(chosen, "backend_folder", text="", placeholder="Blender's user folder")
         row = box.row(align=True)
-        row.operator("orrery.install_backend", icon="IMPORT")
+        row.operator("orrery.install_backend", text="Update" if whole else "Install", icon="IMPORT")
         row.operator("orrery.repair_backend")
         row.operator("orrery.remove_backend", icon="TRASH")
-        installer = current.installer
-        if installer.running:
-            box.progress(factor=installer.fraction, text=installer.words.capitalize())
-            box.operator("orrery.cancel_install", icon="CANCEL")
-        if installer.running or installer.error is not None:
-            for line in list(installer.lines)[-4:]:
-                box.label(text=line[:80])
-        elif installer.words:
-            box.label(text=installer.words.capitalize(), icon="INFO")
-        if installer.error is not None:
-            error_box(box, installer.error)
+        draw_installer(box, current.installer)
         if isinstance(chosen, bpy.types.AddonPreferences):
             box = layout.box()
             box.label(text="On another machine", icon="NETWORK_DRIVE")
-            box.prop(chosen, "connection_file", text="")
+            box.prop(chosen, "connection_file", text="", placeholder="Connection file from keygen")
             if not bpy.app.online_access:
                 paragraph(box, "Blender is offline: only this machine is reached.", "INFO")
+                fix_buttons(box, [fixes.ONLINE])
         if chosen.show_frame_times:
             seconds, what = current.frames.worst()
             box = layout.box()
             box.label(text=f"Longest turn {1000 * seconds:.1f} ms ({what})", icon="TIME")
             box.label(text=f"{current.frames.over()} of {len(current.frames.ticks)} over 16 ms")
             box.operator("orrery.save_frame_times")
+
+
+def draw_installer(layout: bpy.types.UILayout, installer: Installer) -> None:
+    """What the installation does, or how it ended."""
+    if installer.running:
+        layout.progress(factor=installer.fraction, text=sentence(installer.words))
+        layout.operator("orrery.cancel_install", icon="CANCEL")
+    if installer.running or installer.error is not None:
+        column = layout.column(align=True)
+        column.scale_y = 0.8
+        for line in list(installer.lines)[-SHOWN_LINES:]:
+            column.label(text=line[:80])
+    elif installer.words:
+        layout.label(text=sentence(installer.words), icon="INFO")
+    if installer.error is not None:
+        error_box(layout, installer.error)
 
 
 def _draw_versions(layout: bpy.types.UILayout, jobs: JobList) -> None:

@@ -2,20 +2,13 @@
 
 import bpy
 
-from .. import estimate, session
+from .. import estimate, fixes, session
 from ..job_types import job_type, why_not
 from ..jobs import Job, JobList, Link, State
 from ..properties import settings
+from .backend import draw_installer
 from .queue import draw_queue
-from .words import CATEGORY, error_box, paragraph
-
-LINK_ICONS = {
-    Link.OFF: "UNLINKED",
-    Link.STARTING: "SORTTIME",
-    Link.CONNECTING: "SORTTIME",
-    Link.READY: "LINKED",
-    Link.LOST: "ERROR",
-}
+from .words import CATEGORY, LINK_ICONS, error_box, fix_buttons, paragraph
 
 
 class ORRERY_PT_generate(bpy.types.Panel):
@@ -33,6 +26,7 @@ class ORRERY_PT_generate(bpy.types.Panel):
         if current is None:
             return
         _draw_link(layout, current.jobs)
+        _draw_first_use(layout, current)
         _draw_away(layout, current.jobs)
         chosen = settings(context)
         kind = job_type(chosen)
@@ -70,6 +64,18 @@ def _draw_link(layout: bpy.types.UILayout, jobs: JobList) -> None:
     row.label(text=words, icon=LINK_ICONS[jobs.link])
     if jobs.link in (Link.OFF, Link.LOST):
         row.operator("orrery.connect")
+
+
+def _draw_first_use(layout: bpy.types.UILayout, current: session.Session) -> None:
+    """Nothing works without a backend: where none was ever used, how to get one."""
+    if current.jobs.link is not Link.OFF or current.jobs.error is not None or current.jobs.jobs:
+        return
+    if current.installer.running:
+        draw_installer(layout.box(), current.installer)
+    elif not session.backend_chosen():
+        box = layout.box()
+        paragraph(box, "The backend, which does the work, is not installed yet.", "INFO")
+        fix_buttons(box, [fixes.INSTALL, fixes.SETTINGS])
 
 
 def _draw_away(layout: bpy.types.UILayout, jobs: JobList) -> None:

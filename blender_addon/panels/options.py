@@ -22,7 +22,7 @@ class ORRERY_PT_options(bpy.types.Panel):
         chosen = settings(context)
         layout = self.layout
         layout.use_property_split = True
-        layout.row().prop(chosen, "at", expand=True)
+        layout.prop(chosen, "at")
         layout.prop(chosen, "size")
         layout.prop(chosen, "floor")
         layout.row().prop(chosen, "show", expand=True)

@@ -18,12 +18,12 @@ SHOWN_WAITING = 6
 def draw_queue(layout: bpy.types.UILayout, jobs: JobList) -> None:
     """The running jobs in full, those that wait in a line each."""
     queue = jobs.queue
-    if not queue and not jobs.paused:
-        return
     waiting = [job for job in queue if job.state is State.QUEUED]
     for job in queue:
         if job not in waiting:
             _draw_job(layout, job, jobs)
+    if not waiting and not jobs.paused:
+        return
     box = layout.box()
     row = box.row()
     row.label(text=f"{len(waiting)} waiting" if waiting else "No job waits", icon="SORTTIME")

@@ -7,9 +7,22 @@ import bpy
 from shared_protocol.errors import OrreryError
 
 from .. import fixes
+from ..jobs import Link
 
 CATEGORY = "Orrery"
+LINK_ICONS = {
+    Link.OFF: "UNLINKED",
+    Link.STARTING: "SORTTIME",
+    Link.CONNECTING: "SORTTIME",
+    Link.READY: "LINKED",
+    Link.LOST: "ERROR",
+}
 _PIXELS_A_CHARACTER = 6.5
+
+
+def sentence(text: str) -> str:
+    """The same with a capital; names inside keep theirs."""
+    return text[:1].upper() + text[1:]
 
 
 def paragraph(layout: bpy.types.UILayout, text: str, icon: str = "NONE") -> None:
@@ -32,19 +45,18 @@ def error_box(layout: bpy.types.UILayout, error: OrreryError, job: str = "") -> 
     row.label(text="Something went wrong", icon="ERROR")
     row.operator("orrery.dismiss", text="", icon="X", emboss=False).job = job
     expected = f"; expected {error.expected}" if error.expected else ""
-    sentence = f"{error.found}{expected}".rstrip(".") + "."
-    paragraph(box, sentence[:1].upper() + sentence[1:])
+    paragraph(box, sentence(f"{error.found}{expected}".rstrip(".") + "."))
     if error.remedy:
         paragraph(box, error.remedy, icon="INFO")
     fix_buttons(box, fixes.of_error(error, job))
 
 
 def fix_buttons(layout: bpy.types.UILayout, found: list[fixes.Fix]) -> None:
-    """One button a remedy."""
+    """One button a remedy, each as wide as the panel; where one needs the network, how to allow it."""
     if not found:
         return
-    row = layout.row(align=True)
-    for fix in found:
-        button = row.operator(fix.operator, text=fix.label, icon=fix.icon)
+    column = layout.column(align=True)
+    for fix in fixes.reachable(found, bool(bpy.app.online_access)):
+        button = column.operator(fix.operator, text=fix.label, icon=fix.icon)
         for name, value in fix.properties.items():
             setattr(button, name, value)

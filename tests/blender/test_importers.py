@@ -12,7 +12,7 @@ bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environmen
 
 from mathutils import Vector  # noqa: E402
 
-from blender_addon.importers import reference, result  # noqa: E402
+from blender_addon.importers import place, reference, result  # noqa: E402
 from blender_addon.importers.cameras import import_cameras  # noqa: E402
 from blender_addon.importers.mesh import import_mesh  # noqa: E402
 from blender_addon.importers.result import Placement, Provenance, import_result  # noqa: E402
@@ -312,7 +312,7 @@ def test_size_place_reduced_copy_and_input_camera_are_options(blender, job_folde
     scene = bpy.context.scene
     scene.cursor.location = (1, 2, 3)
     placement = Placement(
-        at=result.AT_CURSOR,
+        at=place.CURSOR,
         size=4.0,
         decimate=0.25,
         reference=reference.CAMERA,
@@ -345,3 +345,38 @@ def test_the_input_as_a_picture_stands_beside_the_result_at_its_scale(blender, j
     width = 3 * 64 / 150  # the frame's width at the object: distance times pixels over focal length
     assert item.empty_display_size == pytest.approx(width, rel=1e-5)
     np.testing.assert_allclose(item.matrix_world.translation, (-width, 0, 0), atol=1e-5)
+
+
+def box_at(x, size=1.0):
+    bpy.ops.mesh.primitive_cube_add(size=size, location=(x, 0, size / 2))
+    return bpy.context.active_object
+
+
+def standing(collection):
+    bpy.context.view_layer.update()
+    (duck,) = (item for item in collection.objects if item.name.startswith("duck") and "Gau" not in item.name)
+    corners = np.array([duck.matrix_world @ Vector(corner) for corner in duck.bound_box])
+    return corners.min(axis=0), corners.max(axis=0)
+
+
+def test_a_result_stands_beside_what_is_at_the_origin_not_inside_it(blender, job_folder):
+    box_at(0.0, size=2.0)
+    bpy.ops.mesh.primitive_plane_add(size=50)  # a floor is stood on
+    bpy.context.view_layer.update()
+    results = [
+        import_result(job_folder, PROVENANCE, Placement(at=place.BESIDE), bpy.context.scene) for _ in range(2)
+    ]
+    (low, high), (next_low, _) = map(standing, results)
+    assert 1.0 < low[0] < 1.5
+    assert high[0] < next_low[0] < high[0] + 0.5
+    assert low[2] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_free_origin_is_taken_and_rooms_and_hidden_objects_do_not_count(blender, job_folder):
+    box_at(0.0, size=40.0)  # a room
+    hidden = box_at(0.0)
+    hidden.hide_set(True)
+    bpy.context.view_layer.update()
+    placement = Placement(at=place.BESIDE)
+    low, high = standing(import_result(job_folder, PROVENANCE, placement, bpy.context.scene))
+    assert (low + high)[0] == pytest.approx(0, abs=1e-5)

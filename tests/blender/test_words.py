@@ -58,7 +58,7 @@ def test_seconds_in_words(seconds, words):
         (NotReachable("no backend is running"), ["Start Backend"]),
         (NotReachable("no Python with the backend was found"), ["Install Backend", "Orrery's Preferences"]),
         (NotReachable("the backend ended with code 1: x", log="/a"), ["Start Backend", "Open Log"]),
-        (Unauthorized("the backend is on another machine and Blender is offline"), ["Network Settings"]),
+        (Unauthorized("the backend is on another machine and Blender is offline"), ["Allow Online Access"]),
         (ProtocolMismatch("this add-on speaks 1.1, the backend 2.0"), ["Update Backend"]),
         (EngineUnavailable("x", remedy="Run: python -m backend models pull u2netp"), ["Pull Weights"]),
         (EngineUnavailable("x", remedy='Run: pip install "orrery[models]"'), ["Install Torch"]),
