@@ -16,11 +16,12 @@ from shared_protocol import errors, frames, messages, transfer  # noqa: E402
 TARGET = ROOT / "docs" / "protocol.md"
 
 HEADER_KIB = frames.MAX_HEADER_BYTES // 1024
-BUFFER_MIB, CHUNK_MIB, WINDOW_MIB, CREDIT_MIB = (
+BUFFER_MIB, CHUNK_MIB, UPLOAD_CHUNK_MIB, WINDOW_MIB, CREDIT_MIB = (
     count // 2**20
     for count in (
         frames.MAX_BUFFER_BYTES,
         transfer.CHUNK_BYTES,
+        transfer.UPLOAD_CHUNK_BYTES,
         transfer.WINDOW_BYTES,
         transfer.MAX_CREDIT_BYTES,
     )
@@ -59,8 +60,8 @@ may add fields, which are ignored where they are unknown, and messages, which ar
 {CREDIT_MIB} MiB); chunks of at most {CHUNK_MIB} MiB come in order while there is credit; give back with
 `credit` what you have taken. Check each chunk's `crc32` and the whole against its sha256.
 
-**Uploading.** `upload_start` answers how much is there already; send `upload_chunk` in order, at most
-{WINDOW_MIB} MiB beyond the last `upload_ack`.
+**Uploading.** `upload_start` answers how much is there already; send `upload_chunk` of at most
+{UPLOAD_CHUNK_MIB} MiB in order, at most {WINDOW_MIB} MiB beyond the last `upload_ack`.
 
 Decoding is strict: a field has its declared type or the message is refused. Texts have at most the stated
 number of characters, lists and maps the stated number of items. "plain" is null, bool, integer, float, text,

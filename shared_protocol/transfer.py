@@ -7,7 +7,7 @@ Upload (client -> daemon): the client sends at most the window beyond the last a
     client          daemon                     client            daemon
     Download        Sending                    Uploading         Receiving
 
-One chunk is at most 1 MiB, with its checksum; the whole is checked against its sha256.
+A chunk comes with its checksum; the whole is checked against its sha256.
 """
 
 import hashlib
@@ -22,7 +22,9 @@ import numpy as np
 from shared_protocol.errors import LimitExceeded, MalformedMessage
 from shared_protocol.messages import Chunk, Fetch, UploadChunk
 
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 2 * 1024 * 1024
+"""Of a download at most; each chunk costs both sides the same, whatever its length."""
+UPLOAD_CHUNK_BYTES = 1024 * 1024
 WINDOW_BYTES = 8 * 1024 * 1024
 MAX_CREDIT_BYTES = 64 * 1024 * 1024
 
@@ -115,7 +117,7 @@ class Download:
             self._digest.update(buffer)
         self.offset += len(buffer)
         self._taken += len(buffer)
-        if self.done or self._taken * 4 < self.window:
+        if self.done or self._taken * 2 < self.window:
             return 0
         credit, self._taken = self._taken, 0
         return credit
@@ -193,7 +195,9 @@ class Uploading:
 
     def next(self) -> tuple[int, int] | None:
         """(offset, length) of the chunk to send now, and counts it as sent; None: wait, or all is sent."""
-        length = min(CHUNK_BYTES, self.size - self.offset, self.window - (self.offset - self.acknowledged))
+        length = min(
+            UPLOAD_CHUNK_BYTES, self.size - self.offset, self.window - (self.offset - self.acknowledged)
+        )
         if length <= 0:
             return None
         start, self.offset = self.offset, self.offset + length
@@ -229,7 +233,9 @@ class Receiving:
 
     def accept(self, chunk: UploadChunk, buffer: bytes | memoryview) -> None:
         """Take one chunk; MalformedMessage when it is not the next one, too long, or altered."""
-        if chunk.offset != self.offset or not 0 < len(buffer) <= min(CHUNK_BYTES, self.size - self.offset):
+        if chunk.offset != self.offset or not 0 < len(buffer) <= min(
+            UPLOAD_CHUNK_BYTES, self.size - self.offset
+        ):
             raise MalformedMessage(
                 f"an upload chunk at {chunk.offset} of {len(buffer)} bytes", f"at {self.offset}, up to 1 MiB"
             )

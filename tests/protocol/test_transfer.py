@@ -12,6 +12,7 @@ from shared_protocol.messages import Chunk, UploadChunk
 from shared_protocol.transfer import (
     CHUNK_BYTES,
     MAX_CREDIT_BYTES,
+    UPLOAD_CHUNK_BYTES,
     WINDOW_BYTES,
     Download,
     Receiving,
@@ -54,7 +55,7 @@ def test_never_more_than_the_window_is_on_its_way_and_all_arrives(size, window, 
             length = on_the_way.pop(0)
             taken += length
             counted += length
-            if counted * 4 >= window:
+            if counted * 2 >= window:
                 sending.grant(counted)
                 counted = 0
         assert sum(on_the_way) <= window
@@ -133,17 +134,17 @@ def test_without_credit_nothing_is_sent():
 
 
 def test_an_upload_sends_the_window_then_waits_for_the_acknowledgement():
-    uploading = Uploading(20 * CHUNK_BYTES)
-    uploading.start(CHUNK_BYTES)
+    uploading = Uploading(20 * UPLOAD_CHUNK_BYTES)
+    uploading.start(UPLOAD_CHUNK_BYTES)
     parts = []
     while (part := uploading.next()) is not None:
         parts.append(part)
-    assert parts[0] == (CHUNK_BYTES, CHUNK_BYTES)
+    assert parts[0] == (UPLOAD_CHUNK_BYTES, UPLOAD_CHUNK_BYTES)
     assert sum(length for _, length in parts) == WINDOW_BYTES
-    uploading.acknowledge(2 * CHUNK_BYTES)
-    assert uploading.next() == (9 * CHUNK_BYTES, CHUNK_BYTES)
+    uploading.acknowledge(2 * UPLOAD_CHUNK_BYTES)
+    assert uploading.next() == (9 * UPLOAD_CHUNK_BYTES, UPLOAD_CHUNK_BYTES)
     with pytest.raises(MalformedMessage):
-        uploading.acknowledge(20 * CHUNK_BYTES)
+        uploading.acknowledge(20 * UPLOAD_CHUNK_BYTES)
 
 
 def test_an_upload_is_taken_in_order_and_checked():
@@ -156,6 +157,6 @@ def test_an_upload_is_taken_in_order_and_checked():
     with pytest.raises(MalformedMessage):
         receiving.accept(UploadChunk(1, 100, 0), b"")
     while not receiving.done:
-        data = CONTENT[receiving.offset : receiving.offset + CHUNK_BYTES]
+        data = CONTENT[receiving.offset : receiving.offset + UPLOAD_CHUNK_BYTES]
         receiving.accept(UploadChunk(1, receiving.offset, checksum(data)), data)
     receiving.verify()
