@@ -182,7 +182,8 @@ class Client:
         if isinstance(message, messages.Jobs):
             self._publish("jobs", {"records": message.records})
         elif isinstance(message, messages.Status):
-            self._publish("link", {"paused": message.paused})
+            engines = tuple(messages.to_plain(engine) for engine in message.engines)
+            self._publish("link", {"paused": message.paused, "engines": engines})
 
     def _ask_log(self, job: str, before: bytes) -> None:
         def on_piece(message: Message, buffer: bytes | None) -> None:

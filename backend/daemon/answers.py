@@ -9,7 +9,7 @@ from backend import __version__
 from backend.daemon.core import Core
 from backend.daemon.outgoing import Outgoing
 from backend.daemon.reuse import stored_stages
-from backend.daemon.status import disk_free, host_memory, memory_bytes, versions
+from backend.daemon.status import disk_free, host_memory, looked_at_again, memory_bytes, versions
 from backend.daemon.wire import Peer
 from backend.pipeline.options import override, preset
 from shared_protocol import frames
@@ -53,7 +53,7 @@ class Answers:
             protocol=PROTOCOL,
             boot=core.boot,
             limits=core.config.limits,
-            engines=core.dispatch.engines,
+            engines=looked_at_again(core.dispatch.engines),
             recipes=tuple(core.recipes),
             features=FEATURES,
         )
@@ -69,8 +69,9 @@ class Answers:
         }  # fmt: skip
         return m.Status(
             "orrery", __version__, PROTOCOL, core.boot, os.getpid(), time.monotonic() - core.started,
-            memory_bytes(), core.store.counts(), counters, core.pool.states(), core.dispatch.engines,
-            versions(), (host_memory(), *core.dispatch.devices.values()), disk_free(core.artifacts.root),
+            memory_bytes(), core.store.counts(), counters, core.pool.states(),
+            looked_at_again(core.dispatch.engines), versions(),
+            (host_memory(), *core.dispatch.devices.values()), disk_free(core.artifacts.root),
             core.store.paused,
         )  # fmt: skip
 

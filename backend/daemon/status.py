@@ -30,6 +30,18 @@ def table_of_engines() -> tuple[EngineState, ...]:
     return tuple(states)
 
 
+def looked_at_again(states: tuple[EngineState, ...]) -> tuple[EngineState, ...]:
+    """The same states, those of our engines that were not ready as they are now: weights come while a daemon
+    runs. Engines of other packages stay as a worker found them."""
+    if all(state.ready and not state.reason for state in states):
+        return states
+    now = {(state.stage, state.name): state for state in table_of_engines()}
+    return tuple(
+        state if state.ready and not state.reason else now.get((state.stage, state.name), state)
+        for state in states
+    )
+
+
 @cache
 def versions() -> dict[str, str]:
     """Of Python, the system and the libraries that matter; without importing them."""
