@@ -16,7 +16,8 @@ from shared_protocol.errors import InternalError, NotReachable, OrreryError
 from shared_protocol.messages import Message
 
 from . import history
-from .connection import Connection, Place
+from .backend_place import Place
+from .connection import Connection
 from .job_run import JobRun
 from .jobs import Link, Update
 from .sending import Order

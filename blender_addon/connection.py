@@ -8,18 +8,17 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import zmq
 
 from shared_protocol import frames, messages
-from shared_protocol.endpoint import Endpoint, process_alive, read_endpoint, secure
+from shared_protocol.endpoint import Endpoint, process_alive, secure
 from shared_protocol.errors import NotReachable, OrreryError, Unauthorized
 from shared_protocol.messages import Message
 
+from .backend_place import Place
 from .backend_process import BackendProcess, start_backend
 from .jobs import Link
 
@@ -30,29 +29,10 @@ PING_SECONDS, SILENCE_SECONDS = 2.0, 6.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Back-off between attempts to reach a backend that was lost."""
 
+NO_ANSWER = "The backend does not answer any more."
+
 Handler = Callable[[Message, bytes | None], None]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the backend is, and where results go.
-
-    python           preference for starting one, may be empty
-    connection_file  empty for the usual place
-    online           whether Blender may reach beyond this machine
-    folder           for results and logs
-    backend          folder of a backend that the add-on installed, empty for none
-    environment      names and values that a backend started here gets beside Blender's own
-    """
-
-    python: str
-    auto_start: bool
-    connection_file: str
-    folder: Path
-    online: bool = False
-    backend: str = ""
-    environment: tuple[tuple[str, str], ...] = ()
 
 
 class Connection:
@@ -74,6 +54,7 @@ class Connection:
         self._pause = FIRST_PAUSE
         self._boot = ""
         self._again = False  # whether this is a connection that was there before
+        self._lost = 0.0  # when that was lost
 
     @property
     def ready(self) -> bool:
@@ -146,26 +127,19 @@ class Connection:
 
     # ---- reaching the daemon
 
-    def _folder(self) -> Path | None:
-        chosen = self._place.connection_file
-        if not chosen:
-            return None
-        path = Path(chosen).expanduser()
-        return path.parent if path.suffix == ".json" else path
-
     def _reach(self, may_start: bool = True) -> None:
         if self._backend is not None:
             self._backend.running()  # takes notice of its end: a dead child still has a process id
         try:
-            self._connect(read_endpoint(self._folder()))
+            self._connect(self._place.endpoint())
         except NotReachable:
-            if not (self._place.auto_start and may_start):
+            if not (self._place.startable and may_start):
                 self._set(Link.OFF)
                 raise
             self._set(Link.STARTING)
             place = self._place
             self._backend = start_backend(
-                place.python, place.folder, self._folder(), place.backend, dict(place.environment)
+                place.python, place.folder, place.state, place.backend, dict(place.environment)
             )
             self._deadline = time.monotonic() + START_SECONDS
 
@@ -181,7 +155,7 @@ class Connection:
 
     def _await_backend(self) -> None:
         try:
-            self._connect(read_endpoint(self._folder()))
+            self._connect(self._place.endpoint())
         except NotReachable:
             if not self._backend.running():
                 self._set(Link.OFF)
@@ -217,6 +191,7 @@ class Connection:
             raise message.failure.error()
         if not isinstance(message, messages.HelloReply):
             return
+        notice = self._what_happened(message.boot)
         self.limits, self.features, self._boot = message.limits, message.features, message.boot
         self._heard = self._pinged = time.monotonic()
         self._pause, self._again = FIRST_PAUSE, False
@@ -230,7 +205,18 @@ class Connection:
             engines=tuple(messages.to_plain(engine) for engine in message.engines),
             recipes=message.recipes,
             error=None,
+            notice=notice,
         )
+
+    def _what_happened(self, boot: str) -> str:
+        """Words for a connection that is there again."""
+        if not self._again:
+            return ""
+        if boot == self._boot:
+            return (
+                f"The connection was lost for {time.monotonic() - self._lost:.0f} s. Jobs went on meanwhile."
+            )
+        return "The backend ended and was started again. Jobs go on after their last finished stage."
 
     # ---- messages and health
 
@@ -255,7 +241,7 @@ class Connection:
         now = time.monotonic()
         if self._link is Link.CONNECTING and now > self._deadline:
             if self._again:
-                self._lose()
+                self._lose(NO_ANSWER)
                 return
             self._close_socket()
             self._set(Link.OFF)
@@ -272,8 +258,10 @@ class Connection:
             for old in [key for key, value in self._handlers.items() if value == self._on_pong]:
                 if old != number:
                     self.forget(old)
-        if now - self._heard > SILENCE_SECONDS or self._daemon_gone():
-            self._lose()
+        if self._daemon_gone():
+            self._lose("The backend ended unexpectedly.")
+        elif now - self._heard > SILENCE_SECONDS:
+            self._lose(NO_ANSWER)
 
     def _daemon_gone(self) -> bool:
         if self._backend is not None and self._backend.process.pid == self._endpoint.pid:
@@ -285,12 +273,14 @@ class Connection:
         """A daemon that was started anew on the same address knows neither us nor our requests."""
         known = isinstance(message, messages.Pong) and message.boot == self._boot
         if not known:
-            self._lose()
+            self._lose("The backend was started anew.")
 
-    def _lose(self) -> None:
+    def _lose(self, why: str) -> None:
+        if not self._again:
+            self._lost = time.monotonic()
         self._close_socket()
         self._deadline = time.monotonic() + self._pause
-        self._set(Link.LOST)
+        self._set(Link.LOST, notice=why)
 
     def _close_socket(self) -> None:
         self._handlers.clear()

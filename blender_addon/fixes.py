@@ -41,6 +41,8 @@ def of_error(error: OrreryError, job: str = "") -> list[Fix]:
     if error.code == "not_reachable":
         if "no Python with the backend" in text:
             found = [INSTALL, SETTINGS]
+        elif "connection file" in text:
+            found = [SETTINGS]
         elif "ended with code" in text or "stopped" in text or "does not answer" in text:
             found = [START, LOG]
         else:

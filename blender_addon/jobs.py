@@ -145,6 +145,7 @@ class JobList:
     host     where the backend is, "" for this machine
     hidden   ids of jobs that the user deleted: the backend may still list them
     error    why there is no connection
+    notice   what became of a connection that was lost
     """
 
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -157,6 +158,7 @@ class JobList:
     host: str = ""
     hidden: set[str] = field(default_factory=set)
     error: OrreryError | None = None
+    notice: str = ""
 
     @property
     def active(self) -> Job | None:

@@ -15,8 +15,8 @@ from shared_protocol import messages
 
 from . import history, scene_preview
 from .backend_install import Installer, installed
+from .backend_place import Place
 from .client import Client
-from .connection import Place
 from .frame_log import FrameLog
 from .import_task import ImportTask
 from .jobs import Job, JobList, Link, State, Update
@@ -56,7 +56,7 @@ class Session:
 
     def connect(self) -> None:
         """Reach the backend, or start one, as the preferences say."""
-        self.jobs.error = None
+        self.jobs.error, self.jobs.notice = None, ""
         self.jobs.link = Link.CONNECTING
         self.client.connect(place())
 
@@ -70,7 +70,7 @@ class Session:
 
     def submit(self, job: Job, order: Order) -> None:
         """Send a job; the order's pictures are read on the client's thread."""
-        self.jobs.error = None
+        self.jobs.error, self.jobs.notice = None, ""
         job.created = job.created or time.time()
         self.jobs.add(job)
         self._keep(job)

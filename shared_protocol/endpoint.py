@@ -80,8 +80,10 @@ def write_endpoint(endpoint: Endpoint, folder: Path) -> Path:
 
 
 def read_endpoint(folder: Path | None = None) -> Endpoint:
-    """The daemon of this state folder. NotReachable when none runs, Unauthorized when another user's."""
-    path = (folder or state_folder()) / CONNECTION_FILE
+    """The daemon of this state folder, or of this connection file. NotReachable when none runs, Unauthorized
+    when it is another user's."""
+    place = folder or state_folder()
+    path = place if place.suffix == ".json" else place / CONNECTION_FILE
     try:
         if hasattr(os, "getuid") and path.stat().st_uid not in (os.getuid(), 0):
             raise Unauthorized(

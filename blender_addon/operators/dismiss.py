@@ -20,6 +20,8 @@ class ORRERY_OT_dismiss(bpy.types.Operator):
             current.jobs.jobs[self.job].error = None
         elif current.installer.error is not None:
             current.installer.error = None
-        else:
+        elif current.jobs.error is not None:
             current.jobs.error = None
+        else:
+            current.jobs.notice = ""
         return {"FINISHED"}

@@ -64,6 +64,10 @@ def _draw_link(layout: bpy.types.UILayout, jobs: JobList) -> None:
     row.label(text=words, icon=LINK_ICONS[jobs.link])
     if jobs.link in (Link.OFF, Link.LOST):
         row.operator("orrery.connect")
+    if jobs.notice:
+        row = layout.box().row()
+        paragraph(row, jobs.notice, "INFO")
+        row.operator("orrery.dismiss", text="", icon="X", emboss=False)
 
 
 def _draw_first_use(layout: bpy.types.UILayout, current: session.Session) -> None:

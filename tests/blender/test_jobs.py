@@ -1,6 +1,8 @@
 """The button against a backend that plays a script: results, damage, cancel, failures, wrong servers."""
 
+import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environment of its own")
 
 import blender_addon  # noqa: E402
-from blender_addon import preferences, session  # noqa: E402
+from blender_addon import fixes, preferences, session  # noqa: E402
 from blender_addon.importers.prepare import prepare  # noqa: E402
 from blender_addon.importers.result import Placement, Provenance, result_steps  # noqa: E402
 from blender_addon.jobs import Link, State  # noqa: E402
@@ -197,10 +199,54 @@ def test_a_job_goes_on_when_the_backend_comes_back(addon, picture, result, tmp_p
         pump_until(addon, lambda: job.state is State.RUNNING)
     pump_until(addon, lambda: addon.jobs.link is Link.LOST)
     assert not job.final
+    assert addon.jobs.notice == "The backend does not answer any more."
     with ScriptedBackend(tmp_path / "state", result) as backend:
         pump_until(addon, lambda: job.final)
     assert job.state is State.IMPORTED, job.error
     assert not backend.submitted, "the job was known already"
+    assert addon.jobs.notice.startswith("The backend ended and was started again.")
+    generate(addon, picture)
+    assert not addon.jobs.notice
+
+
+def test_a_job_goes_on_after_the_network_was_gone_and_the_panel_says_so(
+    addon, picture, result, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("blender_addon.connection.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("blender_addon.connection.HELLO_SECONDS", 0.3)
+    monkeypatch.setattr("blender_addon.connection.PING_SECONDS", 0.1)
+    with ScriptedBackend(tmp_path / "state", result) as backend:
+        backend.hold.set()
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.state is State.RUNNING)
+        backend.mute = True
+        pump_until(addon, lambda: addon.jobs.link is Link.LOST)
+        time.sleep(1)
+        backend.mute = False
+        backend.hold.clear()
+        pump_until(addon, lambda: job.final)
+    assert job.state is State.IMPORTED, job.error
+    assert len(backend.submitted) == 1
+    assert re.fullmatch(r"The connection was lost for \d+ s\. Jobs went on meanwhile\.", addon.jobs.notice)
+
+
+def test_a_connection_file_that_is_not_there_starts_no_other_backend(addon, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(preferences.Defaults, "auto_start", True)
+    monkeypatch.setattr(preferences.Defaults, "connection_file", str(tmp_path / "render-box.json"))
+    job = generate(addon, picture)
+    pump_until(addon, lambda: job.final)
+    assert "there is no connection file" in str(job.error)
+    assert [fix.label for fix in fixes.of_error(job.error)] == ["Orrery's Preferences"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["user"]
+
+
+def test_a_connection_file_may_have_any_name(addon, picture, result, tmp_path, monkeypatch):
+    monkeypatch.setattr(preferences.Defaults, "connection_file", str(tmp_path / "render-box.json"))
+    with ScriptedBackend(tmp_path / "state", result):
+        (tmp_path / "state" / "connection.json").rename(tmp_path / "render-box.json")
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.final)
+    assert job.state is State.IMPORTED, job.error
 
 
 def test_one_undo_step_removes_a_result_and_the_files_can_be_imported_again(addon, picture, result, tmp_path):

@@ -155,8 +155,9 @@ class ScriptedBackend:
             self._send(peer, messages.Jobs(self.records, 0), request)
         elif isinstance(message, messages.GetStatus):
             status = messages.Status(
-                "orrery", "0.0.1", "1.1", self._boot, os.getpid(), 1.0, 0, {}, {}, (), paused=self.paused
-            )
+                "orrery", "0.0.1", "1.1", self._boot, os.getpid(), 1.0, 0, {}, {}, (), ENGINES,
+                paused=self.paused,
+            )  # fmt: skip
             self._send(peer, status, request)
         elif isinstance(message, messages.Pause | messages.Resume):
             self.paused = isinstance(message, messages.Pause)
