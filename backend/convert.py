@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from shared_protocol.errors import AccessDenied
+from shared_protocol.splats.antialiased import declared_antialiased
 from shared_protocol.splats.arrays import cut_degree
 from shared_protocol.splats.files import decode_stored, format_of, read_file, recognise, write_stored
 
@@ -29,7 +30,7 @@ def convert(
     before = stored.degree
     if degree is not None:
         stored = cut_degree(stored, degree)
-    size = write_stored(target, stored, keep_axes=keep_axes)
+    size = write_stored(target, stored, keep_axes=keep_axes, antialiased=declared_antialiased(data))
     after = 0 if format_of(target) == "splat" else stored.degree
     degrees = f"SH degree {after}" + (f" (of {before})" if after != before else "")
     return (

@@ -6,7 +6,8 @@ for an axis (x, y, z) in the camera's space and the slope x/d, y/d of the centre
 The low-pass of 0.3 square pixels is added to S. With its Cholesky factor S = L L^T, the instance is a
 square that L makes the ellipse: the material needs no more than the distance from the square's middle.
 All planes are parallel, so Cycles meets them in the order of the centres' depths, as a splat viewer
-blends them.
+blends them. Where the file was made with Mip-Splatting's 2D filter (Yu 2024), a Gaussian that the low-pass
+widens gets fainter: its opacity is multiplied with sqrt(det S before / det S after).
 
 The object's matrix may be any affine one: the camera's axes are carried into the object's space.
 The camera's lens reaches the nodes by drivers, so the file needs no add-on.
@@ -17,14 +18,17 @@ from dataclasses import dataclass
 
 import bpy
 
-from .node_kit import Nodes, built_material
+from . import mixing
+from .node_kit import Nodes, built_material, value_tree
 
 MATERIAL = "Orrery Gaussian Flat"
-BUILD = 1
+BUILD = 2
 REACH = "orrery_reach"
 """Half the side of the square, standard deviations: where alpha is 1/255."""
+OPACITY = "orrery_opacity"
 LOW_PASS = 0.3
-_SIDE = "(max(w, h) if f == 0 else (w if f == 1 else h)) * p / 100"
+_SIDE = "(w if f == 1 or f == 0 and w * i >= h * j else h * j / i) * p / 100"
+"""Pixels, as wide as one, along the side that the sensor fits."""
 _PIXEL = f"(2 * tan(a / 2) if t == 0 else o) / ({_SIDE})"
 _LENS = {
     "a": "camera.data.angle",
@@ -34,6 +38,8 @@ _LENS = {
     "w": "render.resolution_x",
     "h": "render.resolution_y",
     "p": "render.resolution_percentage",
+    "i": "render.pixel_aspect_x",
+    "j": "render.pixel_aspect_y",
 }
 
 
@@ -43,7 +49,6 @@ class Camera:
 
     object_from_camera, camera_from_object  matrices; eye, sight (looks along it) vectors
     perspective  1 or 0 (orthographic)
-    pixel        metres across a pixel, one metre away or (orthographic) anywhere
     """
 
     object_from_camera: bpy.types.NodeSocket
@@ -51,7 +56,6 @@ class Camera:
     eye: bpy.types.NodeSocket
     sight: bpy.types.NodeSocket
     perspective: bpy.types.NodeSocket
-    pixel: bpy.types.NodeSocket
 
 
 def camera(nodes: Nodes) -> Camera:
@@ -66,7 +70,6 @@ def camera(nodes: Nodes) -> Camera:
         info["Location"],
         sight,
         _driven(nodes, "Perspective", "1 if t == 0 else 0", ("t",)),
-        _driven(nodes, "Pixel", _PIXEL, tuple(_LENS)),
     )
 
 
@@ -83,11 +86,43 @@ def _driven(nodes: Nodes, name: str, expression: str, names: tuple[str, ...]) ->
     return node.outputs[0]
 
 
-def instances(nodes: Nodes, points: bpy.types.NodeSocket) -> Iterator[None]:
-    """The flat instances of `points`, which carry the layout's attributes; in slices."""
+@dataclass(frozen=True)
+class Seen:
+    """Node trees of one vector each, xx, xy and yy on the plane, square metres.
+
+    ellipse   S of each Gaussian, as it is
+    low_pass  what the low-pass adds to it
+    """
+
+    ellipse: bpy.types.NodeTree
+    low_pass: bpy.types.NodeTree
+
+
+def seen_trees() -> Iterator[None]:
+    """Make `Seen`, in slices."""
+    ellipse = yield from value_tree("Orrery Gaussians ellipse", "NodeSocketVector", _ellipse)
+    low_pass = yield from value_tree("Orrery Gaussians low-pass", "NodeSocketVector", _low_pass)
+    return Seen(ellipse, low_pass)
+
+
+def instances(
+    nodes: Nodes, points: bpy.types.NodeSocket, seen: Seen, filtered: bpy.types.NodeSocket
+) -> Iterator[None]:
+    """The flat instances of `points`, which carry the layout's attributes; in slices.
+
+    filtered  a switch: Mip-Splatting's filter
+    """
+    fainter = yield from nodes.nested(
+        "Orrery Gaussians filter", "NodeSocketFloat", lambda inner: _fainter(inner, seen)
+    )
     opacity = nodes.node(
         "FunctionNodeSeparateColor", {0: nodes.attribute("radiance:base", "FLOAT_COLOR")}, mode="RGB"
     ).outputs["Alpha"]
+    factor = nodes.node(
+        "GeometryNodeSwitch", {"Switch": filtered, "False": 1.0, "True": fainter}, input_type="FLOAT"
+    ).outputs[0]
+    opacity = nodes.math("MULTIPLY", opacity, factor)
+    points = nodes.store(points, OPACITY, "FLOAT", opacity)
     squared = nodes.math(
         "MULTIPLY", nodes.math("LOGARITHM", nodes.math("MULTIPLY", opacity, 255.0), 2.718281828), 2.0
     )
@@ -98,15 +133,15 @@ def instances(nodes: Nodes, points: bpy.types.NodeSocket) -> Iterator[None]:
     painted = nodes.node("GeometryNodeSetMaterial", {"Geometry": square, "Material": material()}).outputs[0]
     made = nodes.node("GeometryNodeInstanceOnPoints", {"Points": points, "Instance": painted}).outputs[0]
     yield
-    matrix = yield from nodes.nested("Orrery Gaussians facing", "NodeSocketMatrix", _matrix)
+    matrix = yield from nodes.nested(
+        "Orrery Gaussians facing", "NodeSocketMatrix", lambda inner: _matrix(inner, seen)
+    )
     return nodes.node("GeometryNodeSetInstanceTransform", {"Instances": made, "Transform": matrix}).outputs[0]
 
 
-def widened(nodes: Nodes) -> Iterator[None]:
+def widened(nodes: Nodes, seen: Seen) -> Iterator[None]:
     """The socket of scales whose squares hold the low-pass: what the solid shapes can take of it."""
-    seen = camera(nodes)
-    *_, away = _seen_center(nodes, nodes.node("GeometryNodeInputPosition").outputs[0], seen)
-    low_pass = _low_pass(nodes, away, seen)
+    low_pass, _, _ = nodes.node("ShaderNodeSeparateXYZ", {0: nodes.group(seen.low_pass)}).outputs
     everywhere = nodes.node("ShaderNodeCombineXYZ", dict.fromkeys(range(3), low_pass)).outputs[0]
     scale = nodes.attribute("scale", "FLOAT_VECTOR")
     squares = nodes.vector("MULTIPLY_ADD", scale, scale, everywhere)
@@ -116,64 +151,92 @@ def widened(nodes: Nodes) -> Iterator[None]:
 
 
 def _seen_center(
-    nodes: Nodes, position: bpy.types.NodeSocket, seen: Camera
+    nodes: Nodes, view: Camera
 ) -> tuple[bpy.types.NodeSocket, bpy.types.NodeSocket, bpy.types.NodeSocket]:
     """x, y and the depth (positive) of each point in the camera's space."""
-    center = nodes.node("FunctionNodeTransformPoint", {0: position, 1: seen.camera_from_object}).outputs[0]
+    position = nodes.node("GeometryNodeInputPosition").outputs[0]
+    center = nodes.node("FunctionNodeTransformPoint", {0: position, 1: view.camera_from_object}).outputs[0]
     x, y, z = nodes.node("ShaderNodeSeparateXYZ", {0: center}).outputs
     return x, y, nodes.math("MAXIMUM", nodes.math("MULTIPLY", z, -1.0), 1e-6)
 
 
-def _low_pass(nodes: Nodes, away: bpy.types.NodeSocket, seen: Camera) -> bpy.types.NodeSocket:
-    """0.3 square pixels, in square metres at this depth."""
-    far = nodes.math("MULTIPLY_ADD", nodes.math("SUBTRACT", away, 1.0), seen.perspective, 1.0)
-    width = nodes.math("MULTIPLY", seen.pixel, far)
-    return nodes.math("MULTIPLY", nodes.math("MULTIPLY", width, width), LOW_PASS)
+def _low_pass(nodes: Nodes) -> Iterator[None]:
+    """0.3 square pixels at each point's depth; pixels may be taller than wide."""
+    view = camera(nodes)
+    *_, away = _seen_center(nodes, view)
+    far = nodes.math("MULTIPLY_ADD", nodes.math("SUBTRACT", away, 1.0), view.perspective, 1.0)
+    yield
+    wide = nodes.math("MULTIPLY", _driven(nodes, "Pixel", _PIXEL, tuple(_LENS)), far)
+    tall = nodes.math("MULTIPLY", _driven(nodes, "Tall", "j / i", ("i", "j")), wide)
+    squares = [nodes.math("MULTIPLY", nodes.math("MULTIPLY", side, side), LOW_PASS) for side in (wide, tall)]
+    return nodes.node("ShaderNodeCombineXYZ", {0: squares[0], 1: 0.0, 2: squares[1]}).outputs[0]
 
 
-def _matrix(nodes: Nodes) -> Iterator[None]:
-    """The socket of the matrix from the square to the object's space."""
-    seen = camera(nodes)
+def _ellipse(nodes: Nodes) -> Iterator[None]:
+    """xx, xy and yy of S without low-pass."""
+    view = camera(nodes)
     math, vector = nodes.math, nodes.vector
-    position = nodes.node("GeometryNodeInputPosition").outputs[0]
-    x, y, away = _seen_center(nodes, position, seen)
+    x, y, away = _seen_center(nodes, view)
     # The slope of the line of sight; 0 where all of them are parallel.
-    share = math("DIVIDE", seen.perspective, away)
+    share = math("DIVIDE", view.perspective, away)
     slope = nodes.node(
         "ShaderNodeCombineXYZ", {0: math("MULTIPLY", x, share), 1: math("MULTIPLY", y, share), 2: 0.0}
     ).outputs[0]
     scales = nodes.node("ShaderNodeSeparateXYZ", {0: nodes.attribute("scale", "FLOAT_VECTOR")}).outputs
     turn = nodes.attribute("rotation", "QUATERNION")
-    xx = xy = yy = None
+    total = (0.0, 0.0, 0.0)
     for axis, scale in enumerate(scales):
         unit = nodes.node("ShaderNodeCombineXYZ", {axis: scale}).outputs[0]
         turned = nodes.node("FunctionNodeRotateVector", {0: unit, 1: turn}).outputs[0]
         seen_axis = nodes.node(
-            "FunctionNodeTransformDirection", {0: turned, 1: seen.camera_from_object}
+            "FunctionNodeTransformDirection", {0: turned, 1: view.camera_from_object}
         ).outputs[0]
         depth = nodes.node("ShaderNodeSeparateXYZ", {0: seen_axis}).outputs["Z"]
-        on_plane = vector("ADD", seen_axis, vector("SCALE", slope, depth))
-        px, py, _ = nodes.node("ShaderNodeSeparateXYZ", {0: on_plane}).outputs
-        if xx is None:
-            low_pass = _low_pass(nodes, away, seen)
-            xx, xy, yy = low_pass, 0.0, low_pass
-        xx = math("MULTIPLY_ADD", px, px, xx)
-        xy = math("MULTIPLY_ADD", px, py, xy)
-        yy = math("MULTIPLY_ADD", py, py, yy)
+        px, py, _ = nodes.node(
+            "ShaderNodeSeparateXYZ", {0: vector("ADD", seen_axis, vector("SCALE", slope, depth))}
+        ).outputs
+        left = nodes.node("ShaderNodeCombineXYZ", {0: px, 1: px, 2: py}).outputs[0]
+        right = nodes.node("ShaderNodeCombineXYZ", {0: px, 1: py, 2: py}).outputs[0]
+        total = vector("MULTIPLY_ADD", left, right, total)
         yield
+    return total
+
+
+def _determinant(nodes: Nodes, ellipse: bpy.types.NodeSocket) -> bpy.types.NodeSocket:
+    xx, xy, yy = nodes.node("ShaderNodeSeparateXYZ", {0: ellipse}).outputs
+    return nodes.math("SUBTRACT", nodes.math("MULTIPLY", xx, yy), nodes.math("MULTIPLY", xy, xy))
+
+
+def _fainter(nodes: Nodes, seen: Seen) -> Iterator[None]:
+    """sqrt(det S before / det S after the low-pass)."""
+    ellipse = nodes.group(seen.ellipse)
+    before = nodes.math("MAXIMUM", _determinant(nodes, ellipse), 0.0)
+    yield
+    after = _determinant(nodes, nodes.vector("ADD", ellipse, nodes.group(seen.low_pass)))
+    return nodes.math("SQRT", nodes.math("DIVIDE", before, after))
+
+
+def _matrix(nodes: Nodes, seen: Seen) -> Iterator[None]:
+    """The socket of the matrix from the square to the object's space."""
+    view = camera(nodes)
+    math, vector = nodes.math, nodes.vector
+    whole = vector("ADD", nodes.group(seen.ellipse), nodes.group(seen.low_pass))
+    xx, xy, yy = nodes.node("ShaderNodeSeparateXYZ", {0: whole}).outputs
     first = math("SQRT", math("MAXIMUM", xx, 1e-20))
     below = math("DIVIDE", xy, first)
     second = math("SQRT", math("MAXIMUM", math("SUBTRACT", yy, math("MULTIPLY", below, below)), 1e-20))
+    yield
     reach = nodes.attribute(REACH, "FLOAT")
     columns = {}
     for number, (right, up, back) in enumerate(((first, below, 0.0), (0.0, second, 0.0), (0.0, 0.0, 1.0)), 1):
         column = nodes.node("ShaderNodeCombineXYZ", {0: right, 1: up, 2: back}).outputs[0]
         if number < 3:
             column = vector("SCALE", column, reach)
-        carried = nodes.node("FunctionNodeTransformDirection", {0: column, 1: seen.object_from_camera})
+        carried = nodes.node("FunctionNodeTransformDirection", {0: column, 1: view.object_from_camera})
         for row, value in enumerate(nodes.node("ShaderNodeSeparateXYZ", {0: carried.outputs[0]}).outputs, 1):
             columns[f"Column {number} Row {row}"] = value
         yield
+    position = nodes.node("GeometryNodeInputPosition").outputs[0]
     for row, value in enumerate(nodes.node("ShaderNodeSeparateXYZ", {0: position}).outputs, 1):
         columns[f"Column 4 Row {row}"] = value
     return nodes.node("FunctionNodeCombineMatrix", columns).outputs[0]
@@ -190,11 +253,10 @@ def _paint(nodes: Nodes) -> None:
     deviations = nodes.vector("SCALE", place, reach.outputs["Fac"])
     squared = nodes.vector("DOT_PRODUCT", deviations, deviations, output="Value")
     response = nodes.math("EXPONENT", nodes.math("MULTIPLY", squared, -0.5))
-    base = nodes.node("ShaderNodeAttribute", attribute_type="INSTANCER", attribute_name="radiance:base")
-    alpha = nodes.math("MINIMUM", nodes.math("MULTIPLY", base.outputs["Alpha"], response), 0.999)
+    opacity = nodes.node("ShaderNodeAttribute", attribute_type="INSTANCER", attribute_name=OPACITY)
+    alpha = nodes.math("MINIMUM", nodes.math("MULTIPLY", opacity.outputs["Fac"], response), 0.999)
     alpha = nodes.math("MULTIPLY", alpha, nodes.math("GREATER_THAN", alpha, 1 / 255))
-    color = nodes.node("ShaderNodeAttribute", attribute_type="INSTANCER", attribute_name="orrery_color")
-    emission = nodes.node("ShaderNodeEmission", {"Color": color.outputs["Color"]})
+    emission = nodes.node("ShaderNodeEmission", {"Color": mixing.emitted(nodes, alpha)})
     mixed = nodes.node(
         "ShaderNodeMixShader",
         {0: alpha, 1: nodes.node("ShaderNodeBsdfTransparent").outputs[0], 2: emission.outputs[0]},

@@ -8,13 +8,14 @@ into the columns while it is in the cache.
 import mmap
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from shared_protocol.errors import InvalidInput
+from shared_protocol.splats.antialiased import declared_antialiased
 from shared_protocol.splats.arrays import COEFFICIENTS, SplatArrays, StoredSplats, activate
 from shared_protocol.splats.compressed_ply import PACKED
 from shared_protocol.splats.elements import Table, read_tables
@@ -29,13 +30,17 @@ _STEP = 1 << 13
 
 @dataclass(frozen=True)
 class Columns:
-    """Gaussians as a file holds them (see `StoredSplats`), the harmonics as K arrays (G, 3)."""
+    """Gaussians as a file holds them (see `StoredSplats`), the harmonics as K arrays (G, 3).
+
+    antialiased  the file says that they were trained with Mip-Splatting's filter
+    """
 
     positions: np.ndarray
     log_scales: np.ndarray
     rotations: np.ndarray
     logits: np.ndarray
     coefficients: list[np.ndarray]
+    antialiased: bool = False
 
     @cached_property
     def base(self) -> np.ndarray:
@@ -94,15 +99,18 @@ def read_columns(
     """
     view = memoryview(data)
     table = _plain_ply(view)
+    antialiased = declared_antialiased(view)
     if table is not None:
         columns = None
         for columns in _from_rows(table, degree):
             if columns is None:
                 yield None
         if columns is not None:
-            yield columns
+            yield replace(columns, antialiased=antialiased)
             return
-    yield from columns_of(decode_stored(view, keep_axes=keep_axes, drop_broken=drop_broken), degree=degree)
+    stored = decode_stored(view, keep_axes=keep_axes, drop_broken=drop_broken)
+    for columns in columns_of(stored, degree=degree):
+        yield columns and replace(columns, antialiased=antialiased)
 
 
 def read_beside(path: str | Path, **options: object) -> Iterator[Columns | None]:

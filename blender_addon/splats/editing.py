@@ -203,10 +203,14 @@ class ORRERY_OT_splats_merge(bpy.types.Operator):
             parts.append(
                 transformed(layout.read_stored(item.data), target_from_world @ np.array(item.matrix_world))
             )
+        filtered = {layout.antialiased(item.data) for item in (active, *others)}
+        if len(filtered) > 1:
+            self.report({"WARNING"}, "Only some were trained antialiased; the merged ones are drawn without")
         if active.data.users > 1:
             active.data = active.data.copy()
         whole = joined(parts)
         layout.replace(active.data, whole)
+        layout.set_antialiased(active.data, filtered == {True})
         refresh_nodes(active)
         for item in others:
             data = item.data
@@ -337,12 +341,13 @@ def harmonics_basis(directions: np.ndarray, coefficients: int) -> np.ndarray:
 
 
 def refresh_nodes(item: bpy.types.Object) -> None:
-    """Nodes for the degree that the data now have."""
+    """Nodes for the degree and the filter that the data now have."""
     modifier = nodes.modifier_of(item)
     if modifier is not None:
         shown = nodes.display(item)
         modifier.node_group = nodes.node_group(layout.degree(item.data))
         nodes.set_display(item, shown)
+        nodes.set_input(modifier, nodes.FILTERED, layout.antialiased(item.data))
 
 
 def _once(items: list[bpy.types.Object]) -> list[bpy.types.Object]:

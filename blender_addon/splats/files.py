@@ -179,15 +179,20 @@ class ORRERY_OT_export_splats(bpy.types.Operator, ExportHelper):
                 path = path.with_name(f"{path.name}.{self.kind}")
             format_of(path)
             parts = []
-            for item in chosen_splats(context):
+            chosen = chosen_splats(context)
+            for item in chosen:
                 stored = layout.read_stored(item.data)
                 if self.apply:
                     stored = transformed(stored, np.array(item.matrix_world, np.float64))
                 parts.append(cut_degree(stored, int(self.degree)))
             whole = joined(parts)
+            filtered = {layout.antialiased(item.data) for item in chosen}
+            antialiased = filtered == {True}
+            if len(filtered) > 1:
+                self.report({"WARNING"}, "Only some were trained antialiased; the file says that none was")
             if not whole.count:
                 raise InvalidInput("the selected objects have no Gaussians", "at least one", "Select others.")
-            size = write_stored(path, whole)
+            size = write_stored(path, whole, antialiased=antialiased)
         except OrreryError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -36,6 +36,9 @@ MARK = "orrery_splat_layout"
 LAYOUT_VERSION = 2
 """Stored on the object under `MARK`, so that a later version can upgrade an older file."""
 
+ANTIALIASED = "orrery_antialiased"
+"""On a data-block: its Gaussians were trained with Mip-Splatting's 2D filter, and are drawn with it."""
+
 SELECTION = ".selection"
 """Where point clouds keep it."""
 
@@ -121,6 +124,19 @@ def _put_steps(data: Data, name: str, given: np.ndarray) -> Iterator[None]:
     yield
 
 
+def antialiased(data: Data) -> bool:
+    """Whether these Gaussians are drawn with Mip-Splatting's filter."""
+    return bool(data.get(ANTIALIASED, False))
+
+
+def set_antialiased(data: Data, wanted: bool) -> None:
+    """Draw them so from now on; the nodes of objects follow by `editing.refresh_nodes`."""
+    if wanted:
+        data[ANTIALIASED] = True
+    elif ANTIALIASED in data:
+        del data[ANTIALIASED]
+
+
 def native(data: Data) -> bool:
     """Whether this is Blender's own type of Gaussians."""
     return isinstance(data, bpy.types.PointCloud)
@@ -192,6 +208,8 @@ def remove_data(data: Data) -> None:
 
 def fill(data: Data, columns: Columns) -> Iterator[None]:
     """Set all attributes, in steps: each makes or sets one."""
+    if columns.antialiased:
+        set_antialiased(data, wanted=True)
     kept = (
         ("stored:log_scale", columns.log_scales),
         ("stored:logit", columns.logits),
@@ -219,7 +237,7 @@ def new_object(name: str, data: Data, degree: int, collection: bpy.types.Collect
     item[MARK] = LAYOUT_VERSION
     collection.objects.link(item)
     if not native(data):
-        nodes.add_modifier(item, degree)
+        nodes.add_modifier(item, degree, antialiased=antialiased(data))
     return item
 
 

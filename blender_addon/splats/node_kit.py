@@ -58,19 +58,27 @@ class Nodes:
         self.put(next(socket for socket in node.inputs if socket.enabled and socket.name == "Value"), value)
         return node.outputs["Geometry"]
 
-    def nested(self, name: str, kind: str, build: Callable[["Nodes"], Iterator[None]]) -> Iterator[None]:
-        """The output of a group node whose own tree `build` makes; it returns the socket of the value.
+    def group(self, tree: bpy.types.NodeTree) -> bpy.types.NodeSocket:
+        """The output of a node of a tree that `value_tree` made."""
+        return self.node("GeometryNodeGroup", node_tree=tree).outputs["Value"]
 
-        At each new link Blender looks through the whole tree: several small trees are made several times
-        faster than a large one.
-        """
-        tree = bpy.data.node_groups.new(f".{name}", "GeometryNodeTree")
-        tree.interface.new_socket("Value", in_out="OUTPUT", socket_type=kind)
-        inner = Nodes(tree)
-        value = yield from build(inner)
-        inner.node("NodeGroupOutput", {"Value": value})
-        node = self.node("GeometryNodeGroup", node_tree=tree)
-        return node.outputs["Value"]
+    def nested(self, name: str, kind: str, build: Callable[["Nodes"], Iterator[None]]) -> Iterator[None]:
+        """The same of a tree that is used but once; see `value_tree`."""
+        return self.group((yield from value_tree(name, kind, build)))
+
+
+def value_tree(name: str, kind: str, build: Callable[[Nodes], Iterator[None]]) -> Iterator[None]:
+    """A node tree of one value, whose socket `build` makes and returns; in slices.
+
+    At each new link Blender looks through the whole tree: several small trees are made several times faster
+    than a large one.
+    """
+    tree = bpy.data.node_groups.new(f".{name}", "GeometryNodeTree")
+    tree.interface.new_socket("Value", in_out="OUTPUT", socket_type=kind)
+    nodes = Nodes(tree)
+    value = yield from build(nodes)
+    nodes.node("NodeGroupOutput", {"Value": value})
+    return tree
 
 
 def built_material(name: str, build: int, paint: Callable[[Nodes], None]) -> bpy.types.Material:

@@ -1,7 +1,7 @@
 """Gaussians in Blender's own renders below 5.3: a geometry-nodes group and materials, built in code.
 
 Each vertex becomes an instance. Its colour, 0.5 + sum(Y_k c_k) in sRGB encoding seen from the active
-camera, is worked out once a Gaussian and stored, linear (or as it is, see ENCODED).
+camera, is worked out once a Gaussian and stored; `mixing` makes light of it (or leaves it, see ENCODED).
 
 By default the instances are flat and face the camera (`billboards`): what a splat viewer draws, order
 included. With ANY_CAMERA they are spheres of radius 3 (standard deviations), turned and scaled; in an
@@ -16,15 +16,15 @@ from collections.abc import Iterator
 import bpy
 
 from ..importers.steps import finished
-from . import billboards
+from . import billboards, mixing
 from .node_kit import Nodes, built_material
 
 GROUP = "Orrery Gaussians"
 MATERIAL = "Orrery Gaussian"
-BUILD = 4
+BUILD = 5
 """Raised when the nodes change: a group of an older build is replaced, not reused."""
 
-PREVIEW, ANY_CAMERA, ENCODED = "Preview", "Any Camera", "Blend as Trained"
+PREVIEW, ANY_CAMERA, ENCODED, FILTERED = "Preview", "Any Camera", "Blend as Trained", "Antialiased"
 DRAWN, ELLIPSOIDS = "DRAWN", "ELLIPSOIDS"
 """How the viewport shows an object: by the add-on's drawing, or by the nodes' solid ellipsoids."""
 
@@ -32,7 +32,7 @@ SHELL = 3.0
 VIEWPORT_SHELL = 2.0
 """Outside of a render the spheres are drawn solid: one standard deviation looks like the surface."""
 
-COLOR, SHELL_SIZE = "orrery_color", "orrery_shell"
+SHELL_SIZE = "orrery_shell"
 SH_C0 = 0.28209479177387814
 C1, C2A, C2B, C2C = 0.4886025119029199, 1.0925484305920792, 0.31539156525252005, 0.5462742152960396
 C3A, C3B, C3C = 0.5900435899266435, 2.890611442640554, 0.4570457994644658
@@ -58,10 +58,12 @@ BASIS = (
 order and with the signs of 3D Gaussian Splatting (Kerbl 2023)."""
 
 
-def add_modifier(item: bpy.types.Object, degree: int = 0) -> None:
+def add_modifier(item: bpy.types.Object, degree: int = 0, *, antialiased: bool = False) -> None:
     """Show the vertices of `item`, whose harmonics are of this degree (0 to 3), as Gaussians."""
     modifier = item.modifiers.new(GROUP, "NODES")
     modifier.node_group = node_group(degree)
+    if antialiased:
+        set_input(modifier, FILTERED, value=True)
     if not item.data.materials:
         item.data.materials.append(material())
 
@@ -129,6 +131,7 @@ def group_steps(degree: int) -> Iterator[None]:
         (PREVIEW, "Ellipsoids in the viewport, where the add-on does not draw the Gaussians"),
         (ANY_CAMERA, "Solid shapes instead of flat ones that face the camera: for panoramas and mirrors"),
         (ENCODED, "Mix colours in sRGB encoding, as splat viewers do; the view transform must be Raw"),
+        (FILTERED, "The Gaussians were trained with Mip-Splatting's filter: those below a pixel get fainter"),
     ):
         socket = tree.interface.new_socket(title, in_out="INPUT", socket_type="NodeSocketBool")
         socket.description = words
@@ -139,26 +142,19 @@ def group_steps(degree: int) -> Iterator[None]:
     encoded = yield from nodes.nested(
         f"{GROUP} colour SH{degree}", "NodeSocketVector", lambda inner: _encoded_color(inner, degree)
     )
-    linear = yield from _linear(nodes, encoded)
-    color = nodes.node(
-        "GeometryNodeSwitch",
-        {
-            "Switch": inputs[ENCODED],
-            "False": linear,
-            "True": _combined(nodes, nodes.node("ShaderNodeSeparateXYZ", {0: encoded}).outputs),
-        },
-        input_type="RGBA",
-    ).outputs[0]
     shell = nodes.node(
         "GeometryNodeSwitch",
         {"Switch": viewport, "False": SHELL, "True": VIEWPORT_SHELL},
         input_type="FLOAT",
     ).outputs[0]
-    points = nodes.store(points, COLOR, "FLOAT_COLOR", color)
+    points = mixing.store_colors(nodes, points, encoded, inputs[ENCODED])
     points = nodes.store(points, SHELL_SIZE, "FLOAT", shell)
     yield
 
-    size = yield from nodes.nested(f"{GROUP} size", "NodeSocketVector", billboards.widened)
+    seen = yield from billboards.seen_trees()
+    size = yield from nodes.nested(
+        f"{GROUP} size", "NodeSocketVector", lambda inner: billboards.widened(inner, seen)
+    )
     sphere = nodes.node("GeometryNodeMeshIcoSphere", {"Radius": 1.0, "Subdivisions": 3}).outputs["Mesh"]
     painted = nodes.node("GeometryNodeSetMaterial", {"Geometry": sphere, "Material": material()})
     instances = nodes.node(
@@ -171,7 +167,7 @@ def group_steps(degree: int) -> Iterator[None]:
         },
     ).outputs["Instances"]
     yield
-    flat = yield from billboards.instances(nodes, points)
+    flat = yield from billboards.instances(nodes, points, seen, inputs[FILTERED])
     solid = nodes.logic("OR", viewport, inputs[ANY_CAMERA])
     instances = nodes.node(
         "GeometryNodeSwitch", {"Switch": solid, "False": flat, "True": instances}, input_type="GEOMETRY"
@@ -236,28 +232,6 @@ def _product(nodes: Nodes, monomials: dict[str, bpy.types.NodeSocket], name: str
     return monomials[name]
 
 
-def _linear(nodes: Nodes, encoded: bpy.types.NodeSocket) -> Iterator[None]:
-    """sRGB decoding (IEC 61966-2-1), channel by channel: the socket of a colour with alpha 1."""
-    split = nodes.node("ShaderNodeSeparateXYZ", {0: encoded})
-    channels = []
-    for value in split.outputs:
-        shifted = nodes.math("DIVIDE", nodes.math("ADD", value, 0.055), 1.055)
-        curve = nodes.math("POWER", shifted, 2.4)
-        straight = nodes.math("DIVIDE", value, 12.92)
-        above = nodes.math("GREATER_THAN", value, 0.04045)
-        mixed = nodes.math(
-            "MULTIPLY_ADD", nodes.math("SUBTRACT", curve, straight), above, straight
-        )  # straight + above * (curve - straight)
-        channels.append(mixed)
-        yield
-    return _combined(nodes, channels)
-
-
-def _combined(nodes: Nodes, channels) -> bpy.types.NodeSocket:
-    """Three numbers as a colour."""
-    return nodes.node("FunctionNodeCombineColor", dict(enumerate(channels)), mode="RGB").outputs[0]
-
-
 def material() -> bpy.types.Material:
     """The Cycles material of all Gaussians of a file."""
     return built_material(MATERIAL, BUILD, _paint)
@@ -286,11 +260,11 @@ def _paint(nodes: Nodes) -> None:
     front = nodes.math("SUBTRACT", 1.0, geometry.outputs["Backfacing"])
     alpha = nodes.math("MULTIPLY", nodes.math("MULTIPLY", base.outputs["Alpha"], response), front)
 
-    color = nodes.node("ShaderNodeAttribute", attribute_type="INSTANCER", attribute_name=COLOR)
-    emission = nodes.node("ShaderNodeEmission", {"Color": color.outputs["Color"]})
+    alpha = nodes.math("MINIMUM", alpha, 0.99)
+    emission = nodes.node("ShaderNodeEmission", {"Color": mixing.emitted(nodes, alpha)})
     clear = nodes.node("ShaderNodeBsdfTransparent")
     mixed = nodes.node(
         "ShaderNodeMixShader",
-        {0: nodes.math("MINIMUM", alpha, 0.99), 1: clear.outputs[0], 2: emission.outputs[0]},
+        {0: alpha, 1: clear.outputs[0], 2: emission.outputs[0]},
     )
     nodes.node("ShaderNodeOutputMaterial", {"Surface": mixed.outputs[0]})

@@ -3,7 +3,7 @@
 import bpy
 
 from . import layout, nodes
-from .editing import chosen_splats
+from .editing import can_edit, chosen_splats, refresh_nodes
 from .upgrade import outdated
 
 MESH, GAUSSIANS, BOTH = "MESH", "GAUSSIANS", "BOTH"
@@ -105,6 +105,30 @@ class ORRERY_OT_splats_blend(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class ORRERY_OT_splats_antialiased(bpy.types.Operator):
+    """Draw the selected Gaussians with Mip-Splatting's filter: for files that were trained with it, and say
+    nothing of it"""
+
+    bl_idname = "orrery.splats_antialiased"
+    bl_label = "Trained Antialiased"
+    bl_options = {"REGISTER", "UNDO"}
+
+    wanted: bpy.props.BoolProperty(name="Antialiased", default=True)
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return can_edit(cls, context)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        blocks = {item.data for item in chosen_splats(context)}
+        for data in blocks:
+            layout.set_antialiased(data, self.wanted)
+        for item in bpy.data.objects:
+            if item.data in blocks:
+                refresh_nodes(item)
+        return {"FINISHED"}
+
+
 class ORRERY_PT_gaussians(bpy.types.Panel):
     """The active object's Gaussians."""
 
@@ -138,6 +162,14 @@ class ORRERY_PT_gaussians(bpy.types.Panel):
             for trained, words in ((False, "Linear"), (True, "As Trained")):
                 pressed = bool(nodes.input_of(modifier, nodes.ENCODED)) == trained
                 row.operator("orrery.splats_blend", text=words, depress=pressed).trained = trained
+            if context.scene.view_settings.view_transform not in ("Standard", "Raw"):
+                column.operator("orrery.standard_view", icon="INFO")
+        if layout.is_splats(item):
+            filtered = layout.antialiased(item.data)
+            button = column.operator(
+                "orrery.splats_antialiased", icon="CHECKBOX_HLT" if filtered else "CHECKBOX_DEHLT"
+            )
+            button.wanted = not filtered
         box = column.column(align=True)
         box.operator_menu_enum("orrery.splats_select", "by", text="Select by")
         box.operator("orrery.splats_delete", text="Delete Selected")
@@ -156,4 +188,10 @@ class ORRERY_PT_gaussians(bpy.types.Panel):
         row.operator("orrery.export_splats", text="Export")
 
 
-CLASSES = (ORRERY_OT_splats_show, ORRERY_OT_splats_display, ORRERY_OT_splats_blend, ORRERY_PT_gaussians)
+CLASSES = (
+    ORRERY_OT_splats_show,
+    ORRERY_OT_splats_display,
+    ORRERY_OT_splats_blend,
+    ORRERY_OT_splats_antialiased,
+    ORRERY_PT_gaussians,
+)

@@ -1,230 +1,23 @@
 """*Render with Gaussians*: Blender renders the scene, the add-on draws the Gaussians into it.
 
-Blender's own picture comes as it is displayed (its view transform applied), with the depth of each pixel.
-The Gaussians are drawn as in the viewport, tested against that depth, and laid over the picture in sRGB
-encoding, which is how they were trained. Shadows and reflections between the two there are none.
+Blender's own picture comes as it is displayed (its view transform applied), with the depth of each pixel
+(`backdrop`). The Gaussians are drawn as in the viewport, tested against that depth, and laid over the picture
+in sRGB encoding, which is how they were trained (`composite`). Shadows and reflections between the two there
+are none.
 """
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import bpy
 import gpu
-import numpy as np
 
-from shared_protocol.conventions import linear_from_srgb
-from shared_protocol.errors import EngineUnavailable, InvalidInput, OrreryError, Unsupported
+from shared_protocol.errors import EngineUnavailable, InvalidInput, OrreryError
 
-from . import layout, painter
+from . import layout
 from .atlas import Atlas, build
-from .exr import read_channel
-from .order import far_to_near
-from .painter import Instance
-from .view import View
-from .viewport import instance_of, of_collection
-
-IMAGE = "Gaussians Render"
-STILLS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "TARGA", "OPEN_EXR")
-_SEEN_BY_BLENDER = {
-    "MESH", "CURVE", "SURFACE", "META", "FONT", "VOLUME", "CURVES", "POINTCLOUD", "GPENCIL", "GREASEPENCIL",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Backdrop:
-    """What Blender rendered: straight sRGB-encoded `color` (H, W, 4) and `away` (H, W), metres along the
-    line of sight of the camera; rows from the top."""
-
-    color: np.ndarray
-    away: np.ndarray
-
-
-def rendered_objects(view_layer: bpy.types.ViewLayer) -> list[bpy.types.Object]:
-    """Objects that a render of this layer shows."""
-    found: dict[str, bpy.types.Object] = {}
-
-    def walk(layer: bpy.types.LayerCollection) -> None:
-        if layer.exclude or layer.collection.hide_render:
-            return
-        for item in layer.collection.objects:
-            if not item.hide_render:
-                found[item.name] = item
-        for child in layer.children:
-            walk(child)
-
-    walk(view_layer.layer_collection)
-    return list(found.values())
-
-
-def gaussians_of(items: list[bpy.types.Object]) -> list[Instance]:
-    """What to draw of these objects, now."""
-    found = []
-    for item in items:
-        matrix = np.array(item.matrix_world)
-        if layout.is_splats(item) and item.type == "MESH":
-            found.append(instance_of(item, matrix))
-        elif item.instance_type == "COLLECTION" and item.instance_collection:
-            found += [i for _, i in of_collection(item.name, item.instance_collection, matrix, render=True)]
-    return found
-
-
-def camera_view(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> View:
-    """The scene's camera, at the size of the render. Raises InvalidInput, Unsupported."""
-    camera = scene.camera
-    if camera is None:
-        raise InvalidInput("the scene has no camera", "an active camera", "Add one: Add > Camera.")
-    if camera.data.type not in ("PERSP", "ORTHO"):
-        raise Unsupported(
-            f"the camera is of type {camera.data.type}",
-            "perspective or orthographic",
-            "Render with Cycles itself: its Gaussians take every camera.",
-        )
-    width, height = size(scene)
-    render = scene.render
-    projection = camera.calc_matrix_camera(
-        depsgraph, x=width, y=height, scale_x=render.pixel_aspect_x, scale_y=render.pixel_aspect_y
-    )
-    return View.of(camera.matrix_world.normalized().inverted(), projection, width, height)
-
-
-def size(scene: bpy.types.Scene) -> tuple[int, int]:
-    """Pixels of the render."""
-    render = scene.render
-    share = render.resolution_percentage / 100
-    return max(1, int(render.resolution_x * share)), max(1, int(render.resolution_y * share))
-
-
-def depth_texture(view: View, away: np.ndarray) -> gpu.types.GPUTexture:
-    """(H, W) metres along the line of sight -> window depths, as `painter.paint` wants them."""
-    p = view.projection
-    z = -np.minimum(away.astype(np.float64), 1e9)[::-1]
-    depth = 0.5 + 0.5 * (p[2, 2] * z + p[2, 3]) / (p[3, 2] * z + p[3, 3])
-    flat = np.ascontiguousarray(depth, np.float32).ravel()
-    return gpu.types.GPUTexture(
-        (view.width, view.height), format="R32F", data=gpu.types.Buffer("FLOAT", len(flat), flat)
-    )
-
-
-def draw(view: View, instances: list[Instance], backdrop: Backdrop | None, atlas: Atlas) -> np.ndarray:
-    """(H, W, 4) straight, sRGB-encoded: the Gaussians over the backdrop."""
-    order = far_to_near(view.view_from_world, painter.placed(atlas, instances))
-    target = gpu.types.GPUOffScreen(view.width, view.height, format="RGBA16F")
-    texture = painter.order_texture(order)
-    depth = depth_texture(view, backdrop.away) if backdrop is not None else None
-    painter.paint(target, view, atlas, instances, texture, len(order), depth)
-    drawn = np.clip(painter.read(target), 0, 1)
-    target.free()
-    if backdrop is not None:
-        behind = backdrop.color.copy()
-        behind[..., :3] *= behind[..., 3:]
-        drawn = drawn + (1 - drawn[..., 3:]) * behind
-    drawn[..., :3] /= np.maximum(drawn[..., 3:], 1e-6)
-    return np.clip(drawn, 0, 1)
-
-
-def needs_blender(scene: bpy.types.Scene, items: list[bpy.types.Object]) -> bool:
-    """Whether there is anything but Gaussians to be seen."""
-    if not scene.render.film_transparent:
-        return True
-    return any(
-        (item.type in _SEEN_BY_BLENDER and not layout.is_splats(item))
-        or (item.instance_type == "COLLECTION" and item.instance_collection)
-        for item in items
-    )
-
-
-@contextmanager
-def without_gaussians(scene: bpy.types.Scene, view_layer: bpy.types.ViewLayer) -> Iterator[None]:
-    """While Blender renders: its nodes' Gaussians hidden, the depth pass on, no file written."""
-    hidden = [item for item in bpy.data.objects if layout.is_splats(item) and not item.hide_render]
-    depth = view_layer.use_pass_z
-    view_layer.use_pass_z = True
-    for item in hidden:
-        item.hide_render = True
-    try:
-        yield
-    finally:
-        view_layer.use_pass_z = depth
-        for item in hidden:
-            item.hide_render = False
-
-
-def backdrop_of(scene: bpy.types.Scene) -> Backdrop:
-    """The finished Render Result. Raises InvalidInput when it has no depth."""
-    result = bpy.data.images["Render Result"]
-    with tempfile.TemporaryDirectory(prefix="orrery-render-") as folder:
-        depth, color = Path(folder) / "depth.exr", Path(folder) / "color.png"
-        with _format(scene, "OPEN_EXR_MULTILAYER", color_depth="32", exr_codec="NONE"):
-            result.save_render(str(depth), scene=scene)
-        with _format(scene, "PNG", color_depth="8", color_mode="RGBA", compression=0):
-            result.save_render(str(color), scene=scene)
-        away = read_channel(depth.read_bytes(), ".Depth.Z")
-        image = bpy.data.images.load(str(color))
-        try:
-            pixels = np.empty(4 * image.size[0] * image.size[1], np.float32)
-            image.pixels.foreach_get(pixels)
-            pixels = pixels.reshape(image.size[1], image.size[0], 4)[::-1]
-        finally:
-            bpy.data.images.remove(image)
-    if pixels.shape[:2] != away.shape:
-        raise InvalidInput(
-            "picture and depth of the render differ in size", "one size", "Switch Render Region off."
-        )
-    return Backdrop(pixels, away)
-
-
-@contextmanager
-def _format(scene: bpy.types.Scene, kind: str, **wanted: object) -> Iterator[None]:
-    """The scene's output format for a moment."""
-    settings = scene.render.image_settings
-    names = ("media_type", "file_format", "color_mode", *wanted)
-    before = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
-    try:
-        if hasattr(settings, "media_type"):
-            settings.media_type = "MULTI_LAYER_IMAGE" if kind == "OPEN_EXR_MULTILAYER" else "IMAGE"
-        settings.file_format = kind
-        for name, value in wanted.items():
-            setattr(settings, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            # Depths and colour modes of one format are not all known to another.
-            with suppress(TypeError):
-                setattr(settings, name, value)
-
-
-def keep_picture(picture: np.ndarray, scene: bpy.types.Scene, path: Path | None) -> bpy.types.Image:
-    """Put (H, W, 4) into the image `IMAGE`, and into a file of the scene's format. Raises InvalidInput."""
-    height, width = picture.shape[:2]
-    kind = scene.render.image_settings.file_format
-    if path is not None and kind not in STILLS:
-        raise InvalidInput(
-            f"the output format is {kind}",
-            "an image format: " + ", ".join(STILLS),
-            "Choose PNG under Output; make a film of the frames afterwards.",
-        )
-    linear = path is not None and kind == "OPEN_EXR"
-    old = bpy.data.images.get(IMAGE)
-    if old is not None and (tuple(old.size) != (width, height) or old.is_float != linear):
-        bpy.data.images.remove(old)
-        old = None
-    image = old or bpy.data.images.new(IMAGE, width, height, alpha=True, float_buffer=linear)
-    values = picture.astype(np.float32)
-    if linear:
-        values = np.concatenate(
-            [linear_from_srgb(values[..., :3]) * values[..., 3:], values[..., 3:]], axis=2
-        )
-    image.pixels.foreach_set(np.ascontiguousarray(values[::-1]).ravel())
-    image.update()
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.file_format = kind
-        image.filepath_raw = str(path)
-        image.save()
-    return image
+from .backdrop import Backdrop, backdrop_of, without_gaussians
+from .composite import IMAGE, draw, keep_picture
+from .render_scene import camera_view, gaussians_of, needs_blender, rendered_objects
 
 
 class ORRERY_OT_render_gaussians(bpy.types.Operator):

@@ -5,6 +5,8 @@ type's names and numbers already. Elsewhere the object gets today's nodes. Place
 collections, custom properties and animation stay.
 """
 
+from dataclasses import replace
+
 import bpy
 
 from . import layout, nodes
@@ -38,7 +40,7 @@ def upgraded(item: bpy.types.Object, made: dict[str, layout.Data]) -> bpy.types.
         stored = layout.read_stored(old)
         made[old.name] = layout.new_data(old.name, stored.count)
         *_, columns = columns_of(stored)
-        for _ in layout.fill(made[old.name], columns):
+        for _ in layout.fill(made[old.name], replace(columns, antialiased=layout.antialiased(old))):
             pass
         made[old.name].update_tag()
     name = item.name
@@ -70,9 +72,10 @@ def _take_over(new: bpy.types.Object, old: bpy.types.Object) -> None:
 def _renew_nodes(item: bpy.types.Object) -> None:
     modifier = nodes.modifier_of(item)
     if modifier is None:
-        nodes.add_modifier(item, layout.degree(item.data))
+        nodes.add_modifier(item, layout.degree(item.data), antialiased=layout.antialiased(item.data))
         return
     modifier.node_group = nodes.node_group(layout.degree(item.data))
+    nodes.set_input(modifier, nodes.FILTERED, layout.antialiased(item.data))
     for slot in item.material_slots:
         if slot.material is not None and "orrery_build" in slot.material:
             slot.material = nodes.material()

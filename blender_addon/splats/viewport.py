@@ -207,7 +207,7 @@ def of_collection(
 
 def instance_of(item: bpy.types.Object, matrix: np.ndarray) -> Instance:
     """How this object is drawn, at `matrix` (4, 4)."""
-    return Instance(item.data.name, matrix, bool(item.get("orrery_antialiased", False)))
+    return Instance(item.data.name, matrix, layout.antialiased(item.data))
 
 
 _state: Viewports | None = None

@@ -11,5 +11,6 @@ readers and writers.
     turn        rotation of Gaussians with their harmonics
     elements    PLY headers and tables        ply, compressed_ply    the two PLY layouts
     spz         Niantic's SPZ                 dot_splat              antimatter15's .splat
+    antialiased whether a file says that it was trained with Mip-Splatting's filter
     files       recognise, read, write
 """

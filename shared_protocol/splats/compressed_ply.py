@@ -66,7 +66,7 @@ def _spread(bits: np.ndarray) -> np.ndarray:
     return bits
 
 
-def write_compressed_ply(stored: StoredSplats) -> list[bytes]:
+def write_compressed_ply(stored: StoredSplats, comment: str = "") -> list[bytes]:
     """The parts of the file. Within half a step of each field (module docstring); opacity within 1/510."""
     count, coefficients = stored.count, stored.harmonics.shape[1]
     order = morton_order(stored.positions) if count else np.empty(0, dtype=np.int64)
@@ -100,7 +100,7 @@ def write_compressed_ply(stored: StoredSplats) -> list[bytes]:
         rest = 3 * (coefficients - 1)
         elements.append(Element("sh", count, tuple((f"f_rest_{i}", "u1") for i in range(rest))))
         body.append(_pack_harmonics(stored.harmonics, order))
-    return [header("binary_little_endian", elements), *body]
+    return [header("binary_little_endian", elements, comment), *body]
 
 
 def _pack(units: Sequence[np.ndarray], bits: Sequence[int]) -> np.ndarray:

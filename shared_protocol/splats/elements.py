@@ -112,10 +112,10 @@ def read_tables(data: bytes | memoryview, wanted: Sequence[str]) -> dict[str, Ta
     return tables
 
 
-def header(encoding: str, elements: Sequence[Element]) -> bytes:
-    """The header of a file with these elements."""
+def header(encoding: str, elements: Sequence[Element], comment: str = "") -> bytes:
+    """The header of a file with these elements, and a line of comment."""
     long_names = {"i1": "char", "u1": "uchar", "i4": "int", "u4": "uint", "f4": "float", "f8": "double"}
-    lines = ["ply", f"format {encoding} 1.0"]
+    lines = ["ply", f"format {encoding} 1.0", *([f"comment {comment}"] if comment else [])]
     for element in elements:
         lines.append(f"element {element.name} {element.count}")
         lines += [f"property {long_names[kind]} {name}" for name, kind in element.fields]
@@ -200,3 +200,10 @@ def parse_header(data: bytes | memoryview) -> tuple[str, list[Element], int]:
         if len(set(names := [field for field, _ in fields])) != len(names):
             raise InvalidInput(f"the properties of '{name}' in the PLY are not distinct", EXPECTED, REMEDY)
     return encoding, [Element(n, c, tuple(f)) for n, c, f in elements], newline + 1
+
+
+def comments(data: bytes | memoryview) -> list[str]:
+    """The comments of a PLY's header, in its order."""
+    start, _, _ = bytes(data[:_HEADER_LIMIT]).partition(b"end_header")
+    lines = (line.strip() for line in start.decode("ascii", errors="replace").splitlines())
+    return [line.removeprefix("comment").strip() for line in lines if line.split()[:1] == ["comment"]]

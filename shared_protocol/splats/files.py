@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shared_protocol.errors import InvalidInput
+from shared_protocol.splats.antialiased import COMMENT
 from shared_protocol.splats.arrays import SplatArrays, StoredSplats, activate, store, without_broken
 from shared_protocol.splats.compressed_ply import PACKED, splats_of_chunks, write_compressed_ply
 from shared_protocol.splats.dot_splat import looks_like_dot_splat, read_dot_splat, write_dot_splat
@@ -85,18 +86,27 @@ def _decode_ply(data: bytes | memoryview) -> StoredSplats:
     return splats_of_chunks(tables["chunk"], vertices, tables.get("sh"))
 
 
-def encode_stored(stored: StoredSplats, kind: str, *, keep_axes: bool = False) -> bytes:
-    """Gaussians -> the bytes of a file of one of `FORMATS`. The same Gaussians give the same bytes."""
-    return b"".join(_parts(stored, kind, keep_axes))
+def encode_stored(
+    stored: StoredSplats, kind: str, *, keep_axes: bool = False, antialiased: bool = False
+) -> bytes:
+    """Gaussians -> the bytes of a file of one of `FORMATS`. The same Gaussians give the same bytes.
+
+    antialiased  the file says that they were trained with Mip-Splatting's filter (not in a .splat)
+    """
+    return b"".join(_parts(stored, kind, keep_axes, antialiased))
 
 
-def _parts(stored: StoredSplats, kind: str, keep_axes: bool) -> Sequence[bytes | memoryview]:
+def _parts(
+    stored: StoredSplats, kind: str, keep_axes: bool, antialiased: bool
+) -> Sequence[bytes | memoryview]:
     if kind == "spz":
-        return write_spz(stored, keep_axes=keep_axes)
-    writers = {"ply": write_ply, "compressed.ply": write_compressed_ply, "splat": write_dot_splat}
+        return write_spz(stored, keep_axes=keep_axes, antialiased=antialiased)
+    if kind == "splat":
+        return write_dot_splat(stored)
+    writers = {"ply": write_ply, "compressed.ply": write_compressed_ply}
     if kind not in writers:
         raise InvalidInput(f"'{kind}' is no format of Gaussians", "one of " + ", ".join(FORMATS))
-    return writers[kind](stored)
+    return writers[kind](stored, COMMENT if antialiased else "")
 
 
 def decode_splats(
@@ -141,13 +151,15 @@ def read_splats(
     return activate(read_stored(source, keep_axes=keep_axes, drop_broken=drop_broken))
 
 
-def write_stored(path: str | Path, stored: StoredSplats, *, keep_axes: bool = False) -> int:
-    """Write the format that the name means, whole or not at all; returns its bytes.
+def write_stored(
+    path: str | Path, stored: StoredSplats, *, keep_axes: bool = False, antialiased: bool = False
+) -> int:
+    """Write the format that the name means, whole or not at all; returns its bytes. See `encode_stored`.
 
     Raises InvalidInput for other names; an OSError of the disk is the caller's to put into words.
     """
     path = Path(path)
-    parts = _parts(stored, format_of(path), keep_axes)
+    parts = _parts(stored, format_of(path), keep_axes, antialiased)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         with partial.open("wb") as file:

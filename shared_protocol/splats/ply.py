@@ -30,7 +30,7 @@ def property_names(coefficients: int) -> list[str]:
     ]
 
 
-def write_ply(stored: StoredSplats) -> list[bytes | memoryview]:
+def write_ply(stored: StoredSplats, comment: str = "") -> list[bytes | memoryview]:
     """The parts of the file; every number as it is, little-endian; normals are zero."""
     count, coefficients = stored.count, stored.harmonics.shape[1]
     names = property_names(coefficients)
@@ -47,7 +47,7 @@ def write_ply(stored: StoredSplats) -> list[bytes | memoryview]:
         rows[block, rest + 1 : rest + 4] = stored.log_scales[block]
         rows[block, rest + 4 : rest + 8] = stored.rotations[block]
     vertex = Element("vertex", count, tuple((name, "f4") for name in names))
-    return [header("binary_little_endian", [vertex]), rows.data.cast("B") if count else b""]
+    return [header("binary_little_endian", [vertex], comment), rows.data.cast("B") if count else b""]
 
 
 def _channel_major(coefficients: int) -> np.ndarray:

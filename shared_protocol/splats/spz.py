@@ -45,6 +45,8 @@ HEADER = struct.Struct("<4sIIBBBB")
 HEADER_V4 = struct.Struct("<4sIIBBBBI12x")
 _STREAM = struct.Struct("<QQ")
 VERSION = 3
+ANTIALIASED = 0x1
+"""Of the flags: trained with Mip-Splatting's filter, see `antialiased`."""
 FRACTIONAL_BITS = 12
 """Niantic's: steps of 0.24 mm. More are used where the scene is small, see `fractional_bits`."""
 _FINE_BITS = 16
@@ -73,7 +75,7 @@ def fractional_bits(positions: np.ndarray) -> int:
     return bits
 
 
-def write_spz(stored: StoredSplats, *, keep_axes: bool = False) -> list[bytes]:
+def write_spz(stored: StoredSplats, *, keep_axes: bool = False, antialiased: bool = False) -> list[bytes]:
     """The parts of the file.
 
     Half a step of each field is lost: position 2^-(bits + 1), c_0 0.013 (within -3.3..3.3), ln scale 1/32
@@ -85,7 +87,7 @@ def write_spz(stored: StoredSplats, *, keep_axes: bool = False) -> list[bytes]:
     bits = fractional_bits(stored.positions)
     fixed = np.rint(stored.positions.astype(np.float64) * 2**bits).astype("<i4")
     position = fixed.view(np.uint8).reshape(-1, 3, 4)[:, :, :3]
-    head = HEADER.pack(MAGIC, VERSION, stored.count, stored.degree, bits, 0, 0)
+    head = HEADER.pack(MAGIC, VERSION, stored.count, stored.degree, bits, ANTIALIASED * antialiased, 0)
     # Quantised numbers seldom repeat over a distance: looking for that (the default strategy) takes more
     # than twice the time and makes the file larger (14.2 and 15.5 MB of 22.5 MB of harmonics).
     pack = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)

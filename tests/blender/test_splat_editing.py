@@ -13,7 +13,9 @@ from blender_addon.splats import layout, nodes  # noqa: E402
 from blender_addon.splats.columns import open_file, read_columns  # noqa: E402
 from blender_addon.splats.importing import import_splats, import_steps  # noqa: E402
 from blender_addon.splats.transform import transformed  # noqa: E402
+from blender_addon.splats.viewport import instance_of  # noqa: E402
 from shared_protocol.errors import InvalidInput  # noqa: E402
+from shared_protocol.splats.antialiased import declared_antialiased  # noqa: E402
 from shared_protocol.splats.arrays import activate  # noqa: E402
 from shared_protocol.splats.files import encode_stored, read_stored  # noqa: E402
 from tests.blender.test_splat_drawing import lens, looking, turned, wild_splats  # noqa: E402
@@ -78,6 +80,34 @@ def test_every_format_of_the_world_is_imported_and_exported(tmp_path):
         again = read_stored(tmp_path / f"again.{kind}")
         assert again.count == 800
         bpy.data.objects.remove(item)
+
+
+@pytest.mark.parametrize("kind", ["ply", "compressed.ply", "spz"])
+def test_what_a_file_says_of_its_training_is_drawn_kept_and_written(tmp_path, kind):
+    path, again = tmp_path / f"mip.{kind}", tmp_path / f"again.{kind}"
+    path.write_bytes(encode_stored(read_stored(wild()), kind, antialiased=True))
+    bpy.ops.orrery.import_splats(filepath=str(path))
+    item = bpy.context.active_object
+    assert instance_of(item, np.eye(4)).filtered
+    assert nodes.input_of(nodes.modifier_of(item), nodes.FILTERED)
+    layout.replace(item.data, layout.read_stored(item.data))
+    bpy.ops.orrery.export_splats(filepath=str(again), kind=kind)
+    assert declared_antialiased(again.read_bytes())
+    bpy.ops.orrery.splats_antialiased(wanted=False)
+    assert not instance_of(item, np.eye(4)).filtered
+    assert not nodes.input_of(nodes.modifier_of(item), nodes.FILTERED)
+    bpy.ops.orrery.export_splats(filepath=str(again), kind=kind)
+    assert not declared_antialiased(again.read_bytes())
+
+
+def test_merging_and_exporting_both_kinds_of_training_says_that_they_differ(tmp_path):
+    said = add(encode_stored(read_stored(wild()), "ply", antialiased=True), "said")
+    plain = add(wild(), "plain")
+    choose(said, plain, active=said)
+    bpy.ops.orrery.export_splats(filepath=str(tmp_path / "both.ply"))
+    assert not declared_antialiased((tmp_path / "both.ply").read_bytes())
+    bpy.ops.orrery.splats_merge()
+    assert not layout.antialiased(said.data)
 
 
 def test_what_is_written_after_an_edit_by_other_tools_is_the_edited(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from backend.pipeline.options import SPLAT_FORMATS
 from shared_protocol.errors import InvalidInput
 from shared_protocol.splats import files
+from shared_protocol.splats.antialiased import declared_antialiased
 from shared_protocol.splats.arrays import (
     SH0,
     SplatArrays,
@@ -352,3 +353,44 @@ def test_a_quaternion_of_any_length_means_the_same_rotation():
         unit_quaternions(stored.rotations * np.float32(5)), stored.rotations, atol=1e-6
     )
     assert store(activate(stored)).count == 10
+
+
+# ---- trained with Mip-Splatting's filter
+
+
+@pytest.mark.parametrize("kind", ["ply", "compressed.ply", "spz"])
+def test_a_file_says_that_it_was_trained_antialiased_and_nothing_else_changes(kind):
+    stored = random_splats(20, 4)
+    plain, said = encode_stored(stored, kind), encode_stored(stored, kind, antialiased=True)
+    assert not declared_antialiased(plain) and declared_antialiased(said)
+    for expected, found in zip(decode_stored(plain), decode_stored(said), strict=True):
+        np.testing.assert_array_equal(expected, found)
+
+
+def test_a_dot_splat_says_nothing_of_its_training():
+    assert not declared_antialiased(encode_stored(random_splats(20, 1), "splat", antialiased=True))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["comment SplatRenderMode: mip"], True),  # Brush, GSplat
+        (["comment splatrendermode:  MIP"], True),
+        (["comment antialiased 1"], True),  # Postshot
+        (["comment antialiased 0"], False),
+        (["comment antialiased 1", "comment SplatRenderMode: default"], False),  # the last one counts
+        (["comment made by hand; antialiased 1"], False),
+        (["obj_info antialiased 1"], False),
+        ([], False),
+    ],
+)
+def test_what_other_programs_write_about_antialiasing_is_read(lines, expected):
+    data = encode_stored(random_splats(3, 1), "ply")
+    start, rest = data.split(b"\n", 1)
+    assert declared_antialiased(b"\n".join([start, *(line.encode() for line in lines), rest])) is expected
+
+
+def test_a_broken_file_says_nothing():
+    packed = encode_stored(random_splats(20, 4), "spz", antialiased=True)
+    for data in (b"", b"ply", b"NGSP", packed[:9], packed[:4] + b"\0" * 40, b"\x1f\x8b" + b"\xff" * 40):
+        assert declared_antialiased(data) is False
