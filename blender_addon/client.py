@@ -19,7 +19,7 @@ from . import history
 from .backend_place import Place
 from .connection import Connection
 from .job_run import JobRun
-from .jobs import Link, Update
+from .jobs import Link, State, Update
 from .sending import Order
 
 POLL_SECONDS = 0.05
@@ -157,7 +157,12 @@ class Client:
             self._connection.tell(messages.Shutdown())
             self._connection.step(POLL_SECONDS, wanted=False)
         self._connection.drop()
-        self._fail_all(NotReachable("the backend was stopped", remedy="Start it again, and retry."))
+        if stop:
+            self._fail_all(NotReachable("the backend was stopped", remedy="Start it again, and retry."))
+        for name, run in self._runs.items():
+            run.leave()
+            self._publish("job", {"state": State.AWAY, "text": ""}, name)
+        self._runs.clear()
 
     def _begin(self, place: Place, run: JobRun) -> None:
         if run.job in self._runs:

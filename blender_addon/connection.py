@@ -113,7 +113,7 @@ class Connection:
     def drop(self) -> None:
         """Give the connection up; a job brings it back."""
         self._close_socket()
-        self._set(Link.OFF)
+        self._set(Link.OFF, host="")
 
     def close(self, stop_backend: bool = True) -> None:
         """End everything, the backend that was started here too; or leave it to finish its jobs."""

@@ -46,7 +46,7 @@ def left(job: Job, jobs: Iterable[Job], now: float) -> float | None:
     order = list(expected)
     after = order[order.index(job.stage) + 1 :] if job.stage in order else []
     rest = sum(expected[stage] for stage in after if stage not in job.reused)
-    stage = expected.get(job.stage, 0.0)
+    stage = expected.get(job.stage, 0.0) if job.stage not in job.reused else 0.0
     passed = max(now - job.stage_began, 0.0) if job.stage_began else 0.0
     if job.total and job.done and passed:
         share = min(job.done / job.total, 1.0)

@@ -79,6 +79,11 @@ class JobRun:
         else:
             self._end(State.CANCELLED)
 
+    def leave(self) -> None:
+        """The backend has it; another run takes it up again."""
+        self.over = True
+        self._receiving.close()
+
     def fail(self, error: OrreryError) -> None:
         """Nothing more can come of it."""
         if not self.over:

@@ -10,7 +10,7 @@ from .backend import (
 )
 from .cancel import ORRERY_OT_cancel
 from .choose_engine import ORRERY_OT_choose_engine
-from .connect import ORRERY_OT_connect
+from .connect import ORRERY_OT_connect, ORRERY_OT_disconnect
 from .delete_job import ORRERY_OT_delete_job
 from .dismiss import ORRERY_OT_dismiss
 from .generate import ORRERY_OT_generate
@@ -42,6 +42,7 @@ CLASSES = (
     ORRERY_OT_drop_image,
     ORRERY_FH_image,
     ORRERY_OT_connect,
+    ORRERY_OT_disconnect,
     ORRERY_OT_stop_backend,
     ORRERY_OT_install_backend,
     ORRERY_OT_repair_backend,

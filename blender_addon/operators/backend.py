@@ -125,10 +125,7 @@ class ORRERY_OT_stop_backend(bpy.types.Operator):
         if current is None or current.jobs.link is not Link.READY:
             cls.poll_message_set("No backend is connected")
             return False
-        if current.jobs.host:
-            cls.poll_message_set("The backend is on another machine")
-            return False
-        return True
+        return not current.jobs.host
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if session.current().jobs.active is not None:

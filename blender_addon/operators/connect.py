@@ -1,4 +1,4 @@
-"""*Connect*: reach the backend, or start one."""
+"""*Connect*: reach the backend, or start one; *Disconnect*: leave one on another machine."""
 
 import bpy
 
@@ -27,4 +27,19 @@ class ORRERY_OT_connect(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         session.current().connect()
+        return {"FINISHED"}
+
+
+class ORRERY_OT_disconnect(bpy.types.Operator):
+    """Leave the backend on the other machine; its jobs go on there and are found again"""
+
+    bl_idname = "orrery.disconnect"
+    bl_label = "Disconnect"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return session.current() is not None
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        session.current().disconnect(stop=False)
         return {"FINISHED"}

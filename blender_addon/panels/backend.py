@@ -29,8 +29,11 @@ class ORRERY_PT_backend(bpy.types.Panel):
         jobs = current.jobs
         layout.label(text=jobs.link.value.capitalize(), icon=LINK_ICONS[jobs.link])
         row = layout.row(align=True)
-        row.operator("orrery.connect", text="Start", icon="PLAY")
-        row.operator("orrery.stop_backend", icon="SNAP_FACE")
+        if jobs.host:
+            row.operator("orrery.disconnect", icon="UNLINKED")
+        else:
+            row.operator("orrery.connect", text="Start", icon="PLAY")
+            row.operator("orrery.stop_backend", icon="SNAP_FACE")
         row.operator("orrery.show_log", text="Log", icon="TEXT")
         _draw_versions(layout, jobs)
         box = layout.box()

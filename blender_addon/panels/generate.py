@@ -66,7 +66,7 @@ def _draw_link(layout: bpy.types.UILayout, jobs: JobList) -> None:
         row.operator("orrery.connect")
     if jobs.notice:
         row = layout.box().row()
-        paragraph(row, jobs.notice, "INFO")
+        paragraph(row, jobs.notice, "INFO", beside=1)
         row.operator("orrery.dismiss", text="", icon="X", emboss=False)
 
 

@@ -25,12 +25,12 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def paragraph(layout: bpy.types.UILayout, text: str, icon: str = "NONE") -> None:
-    """Draw `text` over as many lines as the region's width asks for."""
+def paragraph(layout: bpy.types.UILayout, text: str, icon: str = "NONE", beside: int = 0) -> None:
+    """Draw `text` over as many lines as the region's width asks for; beside: buttons in the same row."""
     region = bpy.context.region
     scale = bpy.context.preferences.system.ui_scale
     width = region.width if region is not None else 220
-    taken = 6 if icon == "NONE" else 10  # margins and tabs, and the icon
+    taken = (6 if icon == "NONE" else 10) + 4 * beside  # margins and tabs, the icon, a button each
     characters = max(20, int(width / scale / _PIXELS_A_CHARACTER) - taken)
     column = layout.column(align=True)
     column.scale_y = 0.8

@@ -310,3 +310,18 @@ def test_an_import_that_is_stopped_in_between_leaves_nothing(addon, result, tmp_
     slices.close()
     for kind in ("meshes", "objects", "collections"):
         assert not len(getattr(bpy.data, kind)), kind
+
+
+def test_leaving_a_backend_elsewhere_keeps_its_jobs_to_be_found_again(addon, picture, result, tmp_path):
+    with ScriptedBackend(tmp_path / "state", result) as backend:
+        backend.hold.set()
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.state is State.RUNNING)
+        bpy.ops.orrery.disconnect()
+        pump_until(addon, lambda: addon.jobs.link is Link.OFF)
+        pump_until(addon, lambda: job.state is State.AWAY)
+        backend.hold.clear()
+        bpy.ops.orrery.connect()
+        pump_until(addon, lambda: job.final or job.state is State.RECEIVED)
+    assert job.error is None
+    assert len(backend.submitted) == 1

@@ -41,6 +41,9 @@ def test_the_time_left_counts_the_rest_of_the_stage_and_the_stages_to_come():
     assert 10 + 35 <= estimate.left(job, before, now=110.0) <= 30 + 35
     job.reused = ("texture",)
     assert estimate.left(job, before, now=110.0) <= 30 + 15
+    job.reused = ("splats", "surface", "texture", "export")
+    job.done = job.total = 0
+    assert estimate.left(job, before, now=110.0) == 0
     job.state = State.QUEUED
     assert estimate.left(job, before, now=110.0) is None
 
