@@ -1,5 +1,8 @@
 """The neural surface engine: NeuS with a hash grid, for CUDA; at small settings on a CPU too."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, Views
@@ -34,7 +37,8 @@ class NeusSurface:
             )
         try:
             views = with_views_between(views, splats, options.neus_views, context)
-            return self._reconstruct(views, options, settings, device, context)
+            with _one_torch_thread():
+                return self._reconstruct(views, options, settings, device, context)
         except torch.cuda.OutOfMemoryError as error:
             raise OutOfMemory(
                 f"the GPU ran out of memory with up to {settings.rays_most} rays a step",
@@ -69,3 +73,21 @@ class NeusSurface:
         alpha = views.rgba[..., 3]
         vertices, faces = drop_floaters(vertices, faces, alpha, views.cameras)
         return reduced(vertices, faces, options, context.check)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Torch's operations on the calling thread; the hash grid has threads of its own.
+
+    Small batches make a step some hundred short operations. OpenMP's threads spin between them, and where
+    other programs want the cores, at each one's end too (measured with two threads on two busy cores: five
+    times the CPU time and more than twice the wall time of one).
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -131,7 +131,7 @@ def _optimiser(model: Model, settings: Settings) -> torch.optim.Optimizer:
     ]
     if model.motions is not None:
         groups.append({"params": [model.motions], "lr": settings.pose_rate, "eps": 1e-8})
-    return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.epsilon)
+    return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.epsilon, fused=True)
 
 
 def _start_at_hull(
@@ -145,7 +145,7 @@ def _start_at_hull(
 ) -> None:
     """Fit the distance to the hull's: half of the points near its surface, half anywhere in the cube."""
     optimiser = torch.optim.AdamW(
-        field.parameters(), lr=_HULL_RATE, betas=settings.betas, eps=settings.epsilon
+        field.parameters(), lr=_HULL_RATE, betas=settings.betas, eps=settings.epsilon, fused=True
     )
     device = scene.hull.device
     surface = torch.nonzero(scene.hull.abs() < 3.0 / scene.hull.shape[0])
