@@ -16,7 +16,7 @@ bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environmen
 from tests.support import blender_files as files  # noqa: E402
 from tests.support.blender_backend import ScriptedBackend  # noqa: E402
 from tests.support.blender_render import read_png  # noqa: E402
-from tests.support.xvfb import screen  # noqa: E402
+from tests.support.xvfb import in_window, screen  # noqa: E402
 
 pytestmark = pytest.mark.blender
 
@@ -132,3 +132,59 @@ def test_clicking_generate_shows_progress_cancels_and_imports(window):
         assert picture[..., :3].std() > 0.05  # not black
     # The progress bar is the panel's only large blue area beside the chosen buttons.
     assert np.abs(running[panel] - done[panel]).max() > 0.3
+
+
+IMPORTS = 20
+
+
+def import_again_and_again(blender, folder):
+    """In the window: one result imported by the timer, with undo and redo, while two threads run Python."""
+    import blender_addon
+    from blender_addon import preferences, session, splats
+    from blender_addon.jobs import State
+
+    splats.unregister()
+    preferences.Defaults.auto_start = False
+    session.user_folder = lambda: folder / "user"
+    result = {
+        "mesh.glb": files.wedge_glb()[0],
+        "mesh_lod1.glb": files.wedge_glb()[0],
+        "splats.ply": files.splat_ply(**files.ball_splats(count=300)),
+    }
+    (folder / "duck.png").write_bytes(files.png(np.full((8, 8, 3), 200, np.uint8)))
+    blender_addon.register()
+    current = session.current()
+    with ScriptedBackend(folder / "state", result) as backend:
+        blender.context.scene.orrery.path = str(folder / "duck.png")
+        blender.ops.orrery.generate()
+        job = current.jobs.latest
+        while not job.final:
+            yield 0.05
+        backend.hold.set()
+        blender.ops.orrery.generate()  # the client's thread goes on listening, asking and being answered
+        window = blender.context.window_manager.windows[0]
+        for number in range(IMPORTS):
+            job.state = State.RECEIVED
+            with blender.context.temp_override(window=window):
+                blender.ops.orrery.import_result(job=job.id)
+            while current.importing is not None:
+                yield 0.02
+            assert job.state is State.IMPORTED, job.error
+            before = len(blender.data.objects)
+            if number % 2:
+                with blender.context.temp_override(window=window):
+                    blender.ops.ed.undo()
+                assert len(blender.data.objects) == before - 3
+            if number % 4 == 1:
+                with blender.context.temp_override(window=window):
+                    blender.ops.ed.redo()
+                assert len(blender.data.objects) == before
+            yield 0.02
+    blender_addon.unregister()
+    splats.register()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_imports_by_the_windows_timer_leave_undo_steps_and_no_crash(tmp_path):
+    in_window(tmp_path, f"{__name__}:import_again_and_again", size=(500, 400), seconds=500)
