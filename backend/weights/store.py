@@ -11,6 +11,7 @@ import threading
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,12 @@ def weights_folder() -> Path:
 
 
 def read_catalog(path: Path) -> tuple[WeightsEntry, ...]:
-    """Parse a catalogue file."""
+    """A catalogue file, parsed anew when it was changed: the daemon asks on every `hello` and `status`."""
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(4)
+def _parsed(path: Path, changed: int) -> tuple[WeightsEntry, ...]:
     with path.open("rb") as stream:
         data = tomllib.load(stream)
     return tuple(_entry(name, entry) for name, entry in data.items())
