@@ -27,6 +27,7 @@ class ImportTask:
         self.job = job
         versions = {"blender": bpy.app.version_string, "backend": backend}
         self._provenance = Provenance(job.id, job.name, job.seed, job.settings, versions)
+        self._placement = settings(bpy.context).placement()
         self._prepared: Prepared | None = None
         self._error: BaseException | None = None
         self._steps = None
@@ -66,14 +67,13 @@ class ImportTask:
 
     def _prepare(self) -> None:
         try:
-            self._prepared = prepare(self.job.folder)
+            self._prepared = prepare(self.job.folder, self._placement.texture)
         except Exception as error:  # noqa: BLE001 - shown in the panel by `go_on`
             self._error = error
 
     def _begin(self) -> None:
         self._begun += 1
-        placement, scene = settings(bpy.context).placement(), bpy.context.scene
-        self._steps = result_steps(self._prepared, self._provenance, placement, scene)
+        self._steps = result_steps(self._prepared, self._provenance, self._placement, bpy.context.scene)
 
     def _finish(self, collection: bpy.types.Collection, by_script: bool) -> None:
         self.job.state, self.job.collection = State.IMPORTED, collection.name

@@ -3,9 +3,7 @@
 What needs bpy is done at once, on the main thread; reading and encoding are left to the client's thread.
 """
 
-import struct
 import tempfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,8 @@ import numpy as np
 
 from shared_protocol.conventions import srgb_from_linear
 from shared_protocol.errors import AccessDenied, InvalidInput
+
+from .importers import png
 
 MAX_BYTES = 32 << 20
 """The daemon's limit for one picture."""
@@ -101,17 +101,4 @@ def _png(pixels: np.ndarray, linear: bool) -> bytes:
         pixels = np.concatenate([np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]], axis=2)
     color = srgb_from_linear(pixels[..., :3]) if linear else pixels[..., :3]
     pixels = np.concatenate([color, pixels[..., 3:]], axis=2)
-    height, width, channels = pixels.shape
-    rows = np.zeros((height, 1 + width * channels), np.uint8)  # each row begins with its filter, none
-    rows[:, 1:] = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8).reshape(height, -1)
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, {3: 2, 4: 6}[channels], 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 1))
-        + chunk(b"IEND", b"")
-    )
+    return png.encode(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8))

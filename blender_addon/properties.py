@@ -139,6 +139,15 @@ class OrrerySettings(bpy.types.PropertyGroup):
     import_lods: bpy.props.BoolProperty(
         name="Coarser Copies", description="Import the coarser copies, if the result has some", default=True
     )
+    import_texture: bpy.props.EnumProperty(
+        name="Texture",
+        description="Most pixels of an edge of the textures; larger ones are halved",
+        items=[(size, f"At Most {size} px" if size != "0" else "As Made", "") for size in TEXTURE_SIZES[:-1]],
+    )
+    quad_copy: bpy.props.BoolProperty(
+        name="Quad Copy",
+        description="Add a hidden copy whose Remesh modifier makes quads of even size, without the texture",
+    )
     decimate: bpy.props.FloatProperty(
         name="Reduced Copy",
         description="Add a hidden copy whose Decimate modifier keeps this share of the faces; 0 for none",
@@ -210,8 +219,8 @@ class OrrerySettings(bpy.types.PropertyGroup):
     def placement(self) -> Placement:
         """How a result is put into the scene."""
         return Placement(
-            self.floor, self.cameras, self.show, self.at, self.size, self.import_lods, self.decimate,
-            self.reference, self.pack,
+            self.floor, self.cameras, self.show, self.at, self.size, self.import_lods,
+            int(self.import_texture), self.decimate, self.quad_copy, self.reference, self.pack,
         )  # fmt: skip
 
 

@@ -1,10 +1,11 @@
 """The files of a result -> arrays, beside the main thread; no bpy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from pathlib import Path
 
 from ..splats.columns import Columns, open_file, read_columns
+from . import png
 from .glb import GlbMesh, read_glb
 
 
@@ -24,18 +25,32 @@ class Prepared:
     cutout: Path | None
 
 
-def prepare(folder: Path) -> Prepared:
-    """Read and decode all; raises InvalidInput for a damaged file."""
+def prepare(folder: Path, texture: int = 0) -> Prepared:
+    """Read and decode all; raises InvalidInput for a damaged file. texture: pixels that an edge of a texture
+    has at most, 0 for as many as it was made with."""
     mesh, splats = folder / "mesh.glb", folder / "splats.ply"
     lods = takewhile(Path.exists, (folder / lod_file(level) for level in count(1)))
     cameras, cutout = folder / "cameras.json", folder / "cutout.png"
     return Prepared(
-        read_glb(mesh) if mesh.exists() else None,
-        tuple(read_glb(path) for path in lods),
+        _mesh(mesh, texture) if mesh.exists() else None,
+        tuple(_mesh(path, texture) for path in lods),
         _gaussians(splats) if splats.exists() else None,
         cameras.read_bytes() if cameras.exists() else b"",
         cutout if cutout.exists() else None,
     )
+
+
+def _mesh(path: Path, texture: int) -> GlbMesh:
+    mesh = read_glb(path)
+    if not texture:
+        return mesh
+    materials = tuple(
+        replace(
+            entry, base_color=png.shrunk(entry.base_color, texture), normal=png.shrunk(entry.normal, texture)
+        )
+        for entry in mesh.materials
+    )
+    return replace(mesh, materials=materials)
 
 
 def _gaussians(path: Path) -> Columns:

@@ -20,6 +20,9 @@ from .steps import finished
 
 SHOW_MESH, SHOW_GAUSSIANS, SHOW_BOTH = "MESH", "GAUSSIANS", "BOTH"
 _UNFINISHED = "orrery_unfinished"
+_COPY = "orrery_copy"
+_QUADS = 96
+"""Along the longest side of a copy of quads."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class Placement:
     at         see `place`
     size       longest side of the mesh's box, metres; 0 as it was made
     lods       import the coarser copies
+    texture    pixels that an edge of a texture has at most, 0 as it was made
     decimate   share of faces that a hidden copy with a Decimate modifier keeps; 0 for no copy
+    quads      a hidden copy whose Remesh modifier makes quads of even size, without the texture
     reference  the input beside it, see `reference`
     pack       that picture is packed into the .blend file
     """
@@ -43,7 +48,9 @@ class Placement:
     at: str = place.ORIGIN
     size: float = 0.0
     lods: bool = True
+    texture: int = 0
     decimate: float = 0.0
+    quads: bool = False
     reference: str = reference.NONE
     pack: bool = True
 
@@ -63,7 +70,7 @@ def import_result(
     folder: Path, provenance: Provenance, placement: Placement, scene: bpy.types.Scene
 ) -> bpy.types.Collection:
     """Import what there is of `mesh.glb`, coarser copies, `splats.ply` and `cameras.json` in `folder`."""
-    return finished(result_steps(prepare(folder), provenance, placement, scene))
+    return finished(result_steps(prepare(folder, placement.texture), provenance, placement, scene))
 
 
 def result_steps(
@@ -102,7 +109,14 @@ def _fill(
         if placement.lods and prepared.lods:
             made += yield from _lods(collection, prepared.lods, name)
         if placement.decimate:
-            made.append(_decimated(mesh, placement.decimate, collection))
+            made.append(_copy(mesh, "decimated", collection))
+            made[-1].modifiers.new("Decimate", "DECIMATE").ratio = placement.decimate
+        if placement.quads:
+            made.append(_copy(mesh, "quads", collection))
+            modifier = made[-1].modifiers.new("Remesh", "REMESH")
+            low, high = box(mesh.data)
+            modifier.voxel_size = max(float((high - low).max()) / _QUADS, 1e-4)
+            modifier.use_smooth_shade = True
     if prepared.splats is not None:
         data = layout.new_data(f"{name} Gaussians", prepared.splats.count)
         yield from layout.fill(data, prepared.splats)
@@ -148,12 +162,12 @@ def _lods(collection: bpy.types.Collection, lods: tuple[GlbMesh, ...], name: str
     return made
 
 
-def _decimated(mesh: bpy.types.Object, ratio: float, collection: bpy.types.Collection) -> bpy.types.Object:
-    """A hidden object of the same mesh whose modifier reduces the faces; the ratio stays adjustable."""
-    item = bpy.data.objects.new(f"{mesh.name} decimated", mesh.data)
+def _copy(mesh: bpy.types.Object, what: str, collection: bpy.types.Collection) -> bpy.types.Object:
+    """A hidden object of the same mesh, for a modifier whose strength stays adjustable."""
+    item = bpy.data.objects.new(f"{mesh.name} {what}", mesh.data)
     collection.objects.link(item)
-    item.modifiers.new("Decimate", "DECIMATE").ratio = ratio
     item.hide_viewport = item.hide_render = True
+    item[_COPY] = what
     return item
 
 
@@ -204,7 +218,7 @@ def result_collections(scene: bpy.types.Scene) -> list[bpy.types.Collection]:
 def show(collection: bpy.types.Collection, what: str) -> None:
     """Make the mesh, the Gaussians or both visible, in the viewport and in renders."""
     for item in collection.objects:
-        if item.type in ("CAMERA", "EMPTY") or item.modifiers.get("Decimate") is not None:
+        if item.type in ("CAMERA", "EMPTY") or _COPY in item:
             continue
         hidden = what == (SHOW_MESH if gaussians(item) else SHOW_GAUSSIANS)
         item.hide_viewport = item.hide_render = hidden

@@ -32,5 +32,7 @@ class ORRERY_PT_options(bpy.types.Panel):
         column.prop(chosen, "pack")
         layout.prop(chosen, "cameras")
         layout.prop(chosen, "import_lods")
+        layout.prop(chosen, "import_texture")
         layout.prop(chosen, "decimate")
+        layout.prop(chosen, "quad_copy")
         layout.prop(chosen, "preview_in_scene")

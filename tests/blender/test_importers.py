@@ -14,6 +14,7 @@ from mathutils import Vector  # noqa: E402
 
 from blender_addon.importers import place, reference, result  # noqa: E402
 from blender_addon.importers.cameras import import_cameras  # noqa: E402
+from blender_addon.importers.glb import read_glb  # noqa: E402
 from blender_addon.importers.mesh import import_mesh  # noqa: E402
 from blender_addon.importers.result import Placement, Provenance, import_result  # noqa: E402
 from blender_addon.splats.importing import import_splats, prepare_scene  # noqa: E402
@@ -315,6 +316,7 @@ def test_size_place_reduced_copy_and_input_camera_are_options(blender, job_folde
         at=place.CURSOR,
         size=4.0,
         decimate=0.25,
+        quads=True,
         reference=reference.CAMERA,
         show=result.SHOW_BOTH,
     )
@@ -328,6 +330,11 @@ def test_size_place_reduced_copy_and_input_camera_are_options(blender, job_folde
     np.testing.assert_allclose(np.array(splats.matrix_world), np.array(duck.matrix_world), atol=1e-6)
     reduced = collection.objects["duck decimated"]
     assert (reduced.modifiers["Decimate"].ratio, reduced.hide_render) == (0.25, True)
+    quads = collection.objects["duck quads"]
+    quads.hide_viewport = False
+    evaluated = quads.evaluated_get(bpy.context.evaluated_depsgraph_get()).to_mesh()
+    assert len(evaluated.polygons) > 100
+    assert {len(polygon.vertices) for polygon in evaluated.polygons} == {4}
     camera = collection.objects["duck input"]
     image = camera.data.background_images[0].image
     assert image.packed_file is not None
@@ -380,3 +387,20 @@ def test_a_free_origin_is_taken_and_rooms_and_hidden_objects_do_not_count(blende
     placement = Placement(at=place.BESIDE)
     low, high = standing(import_result(job_folder, PROVENANCE, placement, bpy.context.scene))
     assert (low + high)[0] == pytest.approx(0, abs=1e-5)
+
+
+def test_textures_larger_than_asked_for_are_halved_and_keep_their_colours(blender, job_folder):
+    rng = np.random.default_rng(1)
+    blocks = np.kron(rng.integers(0, 255, (16, 16, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+    glb = read_glb(job_folder / "mesh.glb")
+    (job_folder / "mesh.glb").write_bytes(
+        files.glb(glb.vertices, np.array([[0, 1, 2]]), np.zeros((len(glb.vertices), 2)), files.png(blocks))
+    )
+    collection = import_result(job_folder, PROVENANCE, Placement(texture=16), bpy.context.scene)
+    (slot,) = collection.objects["duck"].material_slots
+    (image,) = (n.image for n in slot.material.node_tree.nodes if n.type == "TEX_IMAGE")
+    assert tuple(image.size) == (16, 16)
+    pixels = np.empty(16 * 16 * 4, np.float32)
+    image.pixels.foreach_get(pixels)
+    seen = np.rint(pixels.reshape(16, 16, 4)[::-1, :, :3] * 255)
+    np.testing.assert_array_equal(seen, blocks[::4, ::4])
