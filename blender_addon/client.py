@@ -30,6 +30,7 @@ LIST_SECONDS = 3.0
 
 LISTED_JOBS = 50
 CLOSE_SECONDS = 5.0
+ALONE_SECONDS = 0.5
 
 
 class Client:
@@ -83,9 +84,9 @@ class Client:
             lambda: self._publish("history", {"jobs": history.load(folder), "hidden": history.hidden(folder)})
         )
 
-    def save(self, folder: Path, plain: dict[str, Any]) -> None:
-        """Write one job into the history."""
-        self._do(lambda: self._quietly(lambda: history.save(folder, plain)))
+    def save(self, folder: Path, plain: dict[str, Any], new: bool = False) -> None:
+        """Write one job into the history; new: only where it is not there yet."""
+        self._do(lambda: self._quietly(lambda: history.save(folder, plain, new)))
 
     def forget(self, folder: Path, job: str) -> None:
         """Delete what is kept of a job."""
@@ -129,7 +130,22 @@ class Client:
             while not self._commands.empty():
                 self._guarded(self._commands.get())  # what was to be written is written
         finally:
-            self._connection.close(self._stop_backend)
+            self._connection.close(self._stop_backend and self._alone())
+
+    def _alone(self) -> bool:
+        """Whether no other program uses the backend: then it ends with us, else by itself after them."""
+        others: list[int] = []
+        if not self._connection.started_backend:
+            return True
+        if self._connection.ready:
+            self._connection.send(
+                messages.GetStatus(),
+                lambda message, _: others.append(getattr(message, "counters", {}).get("sessions", 1) - 1),
+            )
+        end = time.monotonic() + ALONE_SECONDS
+        while self._connection.ready and not others and time.monotonic() < end:
+            self._guarded(lambda: self._connection.step(POLL_SECONDS, wanted=False))
+        return not any(others)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """A mistake of ours must not end the thread in silence: the panel shows it."""

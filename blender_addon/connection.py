@@ -61,6 +61,11 @@ class Connection:
         """Whether the daemon has answered our hello."""
         return self._link is Link.READY
 
+    @property
+    def started_backend(self) -> bool:
+        """Whether the backend, or an earlier one, was started from here."""
+        return self._backend is not None
+
     def open(self, place: Place, may_start: bool = True) -> None:
         """Begin to connect unless that is done or under way; `step` carries it on.
 

@@ -1,10 +1,13 @@
 """One file of a result on its way into Blender's user folder; no bpy, on the client's thread."""
 
+import contextlib
 import errno
 import hashlib
+import os
 from pathlib import Path
 
 from shared_protocol import messages
+from shared_protocol.endpoint import process_alive
 from shared_protocol.errors import AccessDenied, DiskFull, MalformedMessage, OrreryError
 from shared_protocol.transfer import Download
 
@@ -19,7 +22,7 @@ class FileDownload:
 
     def __init__(self, path: Path, file: messages.ResultFile, window: int) -> None:
         self.path, self.file, self.number = path, file, 0
-        self._partial = path.with_name(path.name + ".partial")
+        self._partial = _partial(path)
         self._transfer = Download(file.sha256, file.size, window)
         if self._partial.exists() and self._partial.stat().st_size <= file.size:
             with self._partial.open("rb") as earlier:
@@ -62,6 +65,18 @@ class FileDownload:
     def close(self) -> None:
         """Leave it for later."""
         self._output.close()
+
+
+def _partial(path: Path) -> Path:
+    """Where the bytes are gathered: another Blender may be fetching the same file. What one that has ended
+    left is taken over."""
+    mine = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    for left in path.parent.glob(f"{path.name}.*.partial"):
+        owner = left.name.split(".")[-2]
+        if not mine.exists() and owner.isdigit() and not process_alive(int(owner)):
+            with contextlib.suppress(OSError):  # a third was quicker
+                left.replace(mine)
+    return mine
 
 
 def already_here(path: Path, file: messages.ResultFile) -> bool:

@@ -1,5 +1,7 @@
 """The jobs on the disk, so that they outlive this Blender; no bpy, on the client's thread.
 
+Two Blenders may share a folder: a job belongs to the one that follows it, until that ends.
+
 FOLDER/jobs/JOB/job.json            what was asked and what came of it
                 input-0-NAME.png    the pictures, for another try
                 preview-NAME-N.jpg  what the backend showed on the way
@@ -11,18 +13,21 @@ import json
 import os
 import re
 import shutil
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from shared_protocol.endpoint import process_alive
 from shared_protocol.errors import from_wire
 
-from .jobs import FINAL, Job, State
+from .jobs import FINAL, GOING_ON, Job, State
 
 MOST_JOBS = 200
 """Remembered; of older ones only the result's files stay until they are deleted by hand."""
 
 HIDDEN = "deleted.txt"
+_BELIEVED_SECONDS = 86_400
 
 _KEPT = (
     "id", "name", "seed", "settings", "recipe", "client", "group", "created", "started", "stage_seconds",
@@ -45,25 +50,36 @@ def to_plain(job: Job) -> dict[str, Any]:
     """What is kept of a job, as JSON has it."""
     plain = {name: getattr(job, name) for name in _KEPT}
     plain["state"] = job.state.name
+    plain["owner"] = os.getpid()
     plain["error"] = job.error.to_wire() if job.error is not None else None
     return plain
 
 
-def save(folder: Path, plain: dict[str, Any]) -> None:
-    """Write `to_plain`'s map into the job's folder; the file is whole or the earlier one."""
+def save(folder: Path, plain: dict[str, Any], new: bool = False) -> None:
+    """Write `to_plain`'s map into the job's folder; the file is whole or the earlier one.
+
+    new  only where there is none: another Blender may know more of this job
+    """
     place = job_folder(folder, plain["id"])
+    if new and (place / "job.json").exists():
+        return
     place.mkdir(parents=True, exist_ok=True)
-    temporary = place / "job.json.partial"
+    temporary = place / f"job.json.{os.getpid()}"
     temporary.write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
     os.replace(temporary, place / "job.json")
 
 
 def load(folder: Path) -> list[Job]:
-    """The newest jobs, the oldest first; one that cannot be read is passed over, its folder stays."""
+    """The newest jobs, the oldest first; one that cannot be read is passed over, its folder stays.
+
+    Nor are those here that another Blender follows.
+    """
     found = []
     for file in (folder / "jobs").glob("*/job.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found.append(_from_plain(folder, json.loads(file.read_text(encoding="utf-8"))))
+            plain = json.loads(file.read_text(encoding="utf-8"))
+            if not _followed(plain):
+                found.append(_from_plain(folder, plain))
     return sorted(found, key=lambda job: job.created)[-MOST_JOBS:]
 
 
@@ -109,6 +125,15 @@ def previews(folder: Path, job: str) -> dict[str, tuple[Path, ...]]:
         if match := _PREVIEW.fullmatch(path.name):
             found.setdefault(match[1], []).append((int(match[2]), path))
     return {name: tuple(path for _, path in sorted(pictures)) for name, pictures in found.items()}
+
+
+def _followed(plain: dict[str, Any]) -> bool:
+    """Whether another Blender that runs is busy with this job. A process id may have gone to another program,
+    so that is believed for a day only."""
+    owner = int(plain.get("owner", 0))
+    if not owner or owner == os.getpid() or State[plain["state"]] not in GOING_ON:
+        return False
+    return time.time() - plain["created"] < _BELIEVED_SECONDS and process_alive(owner)
 
 
 def _from_plain(folder: Path, plain: dict[str, Any]) -> Job:

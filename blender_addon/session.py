@@ -162,7 +162,7 @@ class Session:
             self.client.look(place())
         elif update.kind == "jobs":
             for job in take_records(self.jobs, update.changes["records"]):
-                self._keep(job)
+                self._keep(job, new=True)
         elif update.kind == "log":
             self.logs[update.job] = update.changes["text"]
         else:
@@ -182,8 +182,8 @@ class Session:
             self._keep(task.job)
         return done
 
-    def _keep(self, job: Job) -> None:
-        self.client.save(user_folder(), history.to_plain(job))
+    def _keep(self, job: Job, new: bool = False) -> None:
+        self.client.save(user_folder(), history.to_plain(job), new)
 
 
 def ready_to_import() -> bool:

@@ -1,6 +1,11 @@
 """Jobs outlive Blender: kept on the disk, found again at the backend, offered, run again, deleted."""
 
+import hashlib
+import os
+import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +13,9 @@ import pytest
 bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environment of its own")
 
 import blender_addon  # noqa: E402
-from blender_addon import preferences, session  # noqa: E402
-from blender_addon.jobs import Link, State  # noqa: E402
+from blender_addon import history, preferences, session  # noqa: E402
+from blender_addon.download import FileDownload  # noqa: E402
+from blender_addon.jobs import Job, Link, State  # noqa: E402
 from shared_protocol import messages  # noqa: E402
 from tests.support import blender_files as files  # noqa: E402
 from tests.support.blender_backend import ScriptedBackend  # noqa: E402
@@ -260,3 +266,63 @@ def test_a_history_that_cannot_be_read_is_passed_over(blender_again, tmp_path):
         time.sleep(0.005)
     assert not current.jobs.jobs
     assert current.jobs.error is None
+
+
+def test_a_job_that_another_blender_follows_is_left_to_it_until_that_ends(blender, tmp_path):
+    job = Job("a" * 32, "duck", 0, state=State.RUNNING, created=time.time())
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+    ) as other:
+        history.save(tmp_path, history.to_plain(job) | {"owner": other.pid})
+        assert not history.load(tmp_path)
+        other.stdin.close()
+    (found,) = history.load(tmp_path)
+    assert (found.id, found.state) == (job.id, State.AWAY)
+
+
+def test_what_another_blender_wrote_of_a_job_is_not_written_over_by_the_backends_list(blender, tmp_path):
+    job = Job("a" * 32, "duck", 0, inputs=("input-0-duck.png",), state=State.IMPORTED)
+    history.save(tmp_path, history.to_plain(job))
+    history.save(tmp_path, history.to_plain(Job(job.id, "duck", 0, state=State.STORED)), new=True)
+    assert history.load(tmp_path)[0].inputs == job.inputs
+
+
+def test_two_blenders_fetch_one_file_beside_each_other_and_what_an_ended_one_left_is_taken_over(
+    blender, tmp_path
+):
+    path, data = tmp_path / "mesh.glb", bytes(range(200)) * 10
+    file = messages.ResultFile("mesh.glb", len(data), hashlib.sha256(data).hexdigest())
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+    ) as other:
+        theirs = tmp_path / f"mesh.glb.{other.pid}.partial"
+        theirs.write_bytes(data[:500])
+        mine = FileDownload(path, file, 1 << 20)
+        assert mine.received == 0
+        mine.close()
+        other.stdin.close()
+    (tmp_path / f"mesh.glb.{os.getpid()}.partial").unlink()
+    mine = FileDownload(path, file, 1 << 20)
+    mine.close()
+    assert mine.received == 500
+    assert not theirs.exists()
+
+
+@pytest.mark.parametrize(("sessions", "stopped"), [(1, True), (2, False)])
+def test_a_backend_that_another_program_uses_too_does_not_end_with_this_blender(
+    blender_again, result, tmp_path, sessions, stopped
+):
+    current = blender_again()
+    ended = []
+    with ScriptedBackend(tmp_path / "state", result) as backend:
+        backend.sessions = sessions
+        bpy.ops.orrery.connect()
+        pump_until(current, lambda: current.jobs.link is Link.READY)
+        started = SimpleNamespace(
+            process=SimpleNamespace(pid=-1),
+            stop=lambda: ended.append(True),
+            leave=lambda: ended.append(False),
+        )
+        current.client._connection._backend = started
+        current.close()
+    assert ended == [stopped]

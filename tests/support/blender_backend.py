@@ -50,6 +50,7 @@ class ScriptedBackend:
         self.records = records  # jobs of others
         self.forgotten = forgotten  # jobs that it was not sent itself are unknown
         self.paused = False
+        self.sessions = 1  # programs that use it
         self.moved: list[tuple[str, int]] = []
         self.pictures: list[bytes] = []
         self.submitted: list[messages.Submit] = []
@@ -155,8 +156,8 @@ class ScriptedBackend:
             self._send(peer, messages.Jobs(self.records, 0), request)
         elif isinstance(message, messages.GetStatus):
             status = messages.Status(
-                "orrery", "0.0.1", "1.1", self._boot, os.getpid(), 1.0, 0, {}, {}, (), ENGINES,
-                paused=self.paused,
+                "orrery", "0.0.1", "1.1", self._boot, os.getpid(), 1.0, 0, {},
+                {"sessions": self.sessions}, (), ENGINES, paused=self.paused,
             )  # fmt: skip
             self._send(peer, status, request)
         elif isinstance(message, messages.Pause | messages.Resume):
