@@ -91,7 +91,7 @@ def test_without_a_backend_the_words_say_how_to_start_one(tmp_path):
 def test_a_worker_that_hears_no_cancel_is_ended_after_five_seconds(tmp_path):
     with running_daemon(tmp_path) as daemon, daemon.client() as client:
         job = submit(client, {"two": {"trouble": "deaf"}})
-        wait_until(lambda: client.job(job).stage == "two")
+        wait_until(lambda: "two" in daemon.runs())
         worker = daemon.worker_pid()
         client.cancel(job)
         assert wait_until(lambda: client.job(job).state == "cancelled")

@@ -86,6 +86,10 @@ class RunningDaemon:
         """Stages that were really run, in order."""
         return [line.split()[0] for line in self.log.read_text().splitlines()]
 
+    def processor_seconds(self) -> float:
+        """What the daemon's threads have used (Linux)."""
+        return time.clock_gettime((~self.process.pid << 3) | 2)
+
     def worker_pid(self) -> int:
         with self.client() as client:
             return wait_until(lambda: client.status().workers[0].pid)

@@ -65,6 +65,8 @@ class Block:
 def run_stage(options, context, value):
     with open(os.environ["ORRERY_FAKE_LOG"], "a", encoding="utf-8") as log:
         log.write(f"{context.stage} {os.getpid()}\n")
+    if options.trouble == "deaf":
+        time.sleep(60)
     steps = max(options.milliseconds // 10, 1)
     memory = []  # in use until the stage ends
     for step in range(steps):
@@ -75,8 +77,6 @@ def run_stage(options, context, value):
             raise StageFailed(f"{context.stage} cannot be done", "a better picture", "Try another one.")
         if options.trouble == "bug":
             raise ZeroDivisionError("a bug of ours")
-        if options.trouble == "deaf":
-            time.sleep(60)
         if options.trouble == "stuck_in_c":
             re.match("(a+)+$", "a" * 60 + "b")  # one call that holds the GIL for longer than anybody lives
         if options.trouble == "busy":
