@@ -7,6 +7,7 @@ names that begin with `module.`.
 
 import contextlib
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,11 +41,8 @@ class Checkpoint:
 @contextlib.contextmanager
 def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
     """Open a file. WeightsError for what is no checkpoint, damaged, or holds code; AccessDenied."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise InvalidInput(f"{path.name} is not a checkpoint", "a file ending in " + ", ".join(SUFFIXES))
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist", "a checkpoint")
     try:
+        _refuse_others(path)
         if path.suffix.lower() == ".safetensors":
             with safe_open(path, framework="pt") as stored:
                 shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
@@ -67,6 +65,38 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
         ) from None
 
 
+def _refuse_others(path: Path) -> None:
+    """Refuse what is no checkpoint by what it looks like, before a reader stumbles over it."""
+    if path.is_dir():
+        if (path / "model_index.json").exists() or any(path.glob("*diffusion_pytorch_model*")):
+            raise WeightsError(
+                f"{path.name} is a model in diffusers' layout, a folder",
+                "the publisher's single file",
+                "Give the file itself: python -m backend models list names it.",
+            )
+        raise WeightsError(f"{path.name} is a folder", "a checkpoint", "Give the file itself.")
+    if path.suffix.lower() not in SUFFIXES:
+        raise InvalidInput(f"{path.name} is not a checkpoint", "a file ending in " + ", ".join(SUFFIXES))
+    if not path.exists():
+        raise WeightsError(f"{path} does not exist", "a checkpoint")
+    with path.open("rb") as stream:
+        start = stream.read(512).lstrip()
+    if not start:
+        raise WeightsError(f"{path.name} is empty", "a whole file", _AGAIN)
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path.name} is a pointer of Git LFS, not the file it stands for",
+            "the file itself",
+            "Run git lfs pull in its repository, or download the file from its page.",
+        )
+    if start[:1] == b"<" and re.match(rb"<(!doctype|html|head|\?xml)", start.lower()):
+        raise WeightsError(
+            f"{path.name} is a web page, as a download leaves it that needed a login",
+            "a checkpoint",
+            "Log in at its page, accept its terms, and download it again.",
+        )
+
+
 def _by_plain_name(
     plain: dict[str, str], get: Callable[[str], torch.Tensor]
 ) -> Callable[[str], torch.Tensor]:
@@ -83,7 +113,9 @@ def _stripped(names: dict) -> dict[str, str]:
 def _load(path: Path) -> dict[str, torch.Tensor]:
     zipped = zipfile.is_zipfile(path)
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of odd pickles, which are read or refused below
+            value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except UnpicklingError as error:
         raise _refusal(path, str(error), zipped) from error
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
