@@ -20,13 +20,13 @@ from backend.geometry.cameras import Cameras
 from backend.geometry.mesh_render import render_mesh
 from backend.geometry.photometric import psnr
 from backend.geometry.rasterize import rasterize
+from backend.geometry.splat_targets import over_white
 from backend.inputs.views import read_views
 from backend.pipeline.engines import find_engine, load_engine
 from backend.pipeline.options import SplatsOptions, override, preset
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, Views
 from backend.stages.splats import run
-from backend.stages.splats.targets import over_white
 from backend.stages.splats.warmup import warm_up
 from benchmarks.results import Table, read_rgba
 from shared_protocol.conventions import look_at

@@ -222,6 +222,8 @@ class ExportOptions:
     mesh_formats  some of MESH_FORMATS, with commas; mesh.glb is always written
     up            axis that is up in the other mesh formats: "y", "z", or "auto" (what programs expect of
                   each: y in OBJ, z in PLY and STL). GLB is y-up by its standard. Metres in all of them
+    settle_steps  of a last fit of the Gaussians, in which the surface says what no view does; 0 for none
+    settle_size   pixels of its pictures, as `splats.size`
     """
 
     engine: str = AUTO
@@ -230,6 +232,8 @@ class ExportOptions:
     splat_format: str = "ply"
     mesh_formats: str = "glb"
     up: str = AUTO
+    settle_steps: int = 120
+    settle_size: int = 512
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.mesh_formats.split(",") if name not in MESH_FORMATS]
@@ -270,7 +274,7 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "refine": {"size": 384},
         "splats": {"gaussians": 10_000, "steps": 250, "size": 384},
         "surface": {"grid": 96, "faces": 10_000, "carve": False},
-        "export": {"film_frames": 24},
+        "export": {"film_frames": 24, "settle_steps": 60, "settle_size": 384},
     },
     "standard": {},
     "high": {
@@ -279,7 +283,7 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "splats": {"gaussians": 50_000, "steps": 500, "size": 1024},
         "surface": {"faces": 50_000},
         "texture": {"size": 2048},
-        "export": {"film_frames": 72},
+        "export": {"film_frames": 72, "settle_size": 1024},
     },
 }
 

@@ -10,12 +10,12 @@ from PIL import Image
 from backend.geometry.cameras import Cameras
 from backend.geometry.photometric import psnr
 from backend.geometry.rasterize import rasterize
+from backend.geometry.splat_targets import over_white
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Views
 from backend.stages.splats import run
 from backend.stages.splats.cpu import CpuSplats
-from backend.stages.splats.targets import over_white
 from tests.support.shared import shared_path
 
 pytestmark = [pytest.mark.quality, pytest.mark.slow]

@@ -10,13 +10,13 @@ from backend.geometry.cameras import Cameras
 from backend.geometry.perceptual import PerceptualNet, perceptual_distance
 from backend.geometry.photometric import psnr
 from backend.geometry.rasterize import rasterize
+from backend.geometry.splat_targets import over_white
 from backend.inputs.views import read_views
 from backend.pipeline.options import preset
 from backend.pipeline.stage import StageContext
 from backend.stages.splats import run
 from backend.stages.splats.cpu import CpuSplats
 from backend.stages.splats.perceptual import WEIGHT
-from backend.stages.splats.targets import over_white
 from backend.weights import stlpips
 from benchmarks.results import read_rgba
 from tests.support.shared import shared_path

@@ -54,7 +54,7 @@ def _export(film_frames: int = 5, turntable: bool = True, context: StageContext 
         views=views,
         splats=splats,
         textured=textured,
-        options=ExportOptions(turntable=turntable, film_frames=film_frames),
+        options=ExportOptions(turntable=turntable, film_frames=film_frames, settle_steps=0),
         context=context or StageContext("export", FilesExport(), "files"),
     )
 

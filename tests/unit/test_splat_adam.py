@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backend.stages.splats.adam import Adam
+from backend.geometry.splat_adam import Adam
 
 RATES = {"a": np.array([0.03, 0.03, 0.01], dtype=np.float32), "b": np.array([0.2], dtype=np.float32)}
 

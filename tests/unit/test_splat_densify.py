@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
+from backend.geometry.splat_adam import Adam
+from backend.geometry.splat_parameters import Raw
 from backend.geometry.splat_raster import Gaussians, render_gaussians
+from backend.geometry.splat_targets import Target
 from backend.pipeline.stage import StageContext
-from backend.stages.splats.adam import Adam
 from backend.stages.splats.densify import Classic, Keep, Mcmc, densifier, picture_pull, relocated
 from backend.stages.splats.fit import fit
 from backend.stages.splats.init import start_on_hull
-from backend.stages.splats.parameters import Raw
-from backend.stages.splats.targets import Target, make_targets
+from backend.stages.splats.targets import make_targets
 from tests.unit.test_splat_fit import OPTIONS, _ball, _context
 from tests.unit.test_splat_raster import _camera, _scene
 

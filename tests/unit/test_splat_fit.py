@@ -10,6 +10,7 @@ import pytest
 from backend.geometry import (
     harmonics,
     photometric,
+    splat_adam,
     splat_pixels_simd,
     splat_projection_simd,
     splat_tiles_simd,
@@ -17,15 +18,16 @@ from backend.geometry import (
 from backend.geometry.cameras import ring
 from backend.geometry.parallel import _pool
 from backend.geometry.rasterize import rasterize
+from backend.geometry.splat_parameters import prune
 from backend.geometry.splat_raster import Gaussians
+from backend.geometry.splat_targets import resize_views
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Views
-from backend.stages.splats import adam, run
+from backend.stages.splats import run
 from backend.stages.splats.cpu import CpuSplats
 from backend.stages.splats.init import colors_from_views, sample_surface, start_on_hull
-from backend.stages.splats.parameters import prune
-from backend.stages.splats.targets import make_targets, resize_views
+from backend.stages.splats.targets import make_targets
 from shared_protocol.errors import Cancelled, InvalidInput, StageFailed
 
 OPTIONS = SplatsOptions(gaussians=1500, steps=60, size=80)
@@ -287,7 +289,7 @@ def test_warm_up_compiles_every_kernel_once_and_a_real_job_compiles_no_other():
     kernels = {
         f"{module.__name__}.{name}": value
         for module in (
-            adam,
+            splat_adam,
             harmonics,
             photometric,
             splat_pixels_simd,

@@ -8,11 +8,11 @@ import pytest
 
 from backend.geometry.photometric import photometric_loss
 from backend.geometry.splat_raster import Gaussians, render_gaussians
+from backend.geometry.splat_targets import Target
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.stages.splats.fit import ALPHA_WEIGHT, fit
 from backend.stages.splats.init import Start
-from backend.stages.splats.targets import Target
 from shared_protocol.errors import EngineUnavailable
 from tests.unit.test_splat_raster import NAMES, _camera, _relative_error, _scene
 

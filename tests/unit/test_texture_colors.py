@@ -7,6 +7,7 @@ import pytest
 import trimesh
 
 from backend.geometry.cameras import Cameras, ring
+from backend.geometry.looks import LOOKS
 from backend.geometry.mesh_render import over, render_mesh
 from backend.geometry.rasterize import rasterize
 from backend.pipeline.options import TextureOptions
@@ -19,7 +20,7 @@ from backend.stages.texture.project import ProjectTexture, project_views, view_t
 from backend.stages.texture.projection import blend, sample_views
 from backend.stages.texture.run import run
 from backend.stages.texture.sources import NOTHING, prepare_sources, quantize_depth
-from backend.stages.texture.splat_views import LOOKS, seen_splats, splat_views
+from backend.stages.texture.splat_views import seen_splats, splat_views
 from tests.support.solids import render_views as render_solid
 from tests.support.solids import solid_texture
 

@@ -3,6 +3,7 @@
 from backend.pipeline.options import ExportOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Exports, Picture, Splats, TexturedMesh, Views
+from backend.stages.export.settle import settled
 
 
 def run(
@@ -14,9 +15,11 @@ def run(
     options: ExportOptions,
     context: StageContext,
 ) -> Exports:
-    """Write mesh, Gaussians, cameras, pictures and turntables in the formats other programs read.
+    """Settle the Gaussians on the surface; write mesh, Gaussians, cameras, pictures and turntables in the
+    formats other programs read.
 
     Returns relative POSIX paths and their bytes; the same input gives the same bytes. Raises Cancelled
     within a fraction of a second.
     """
+    splats = settled(splats, textured, views, options, context)
     return context.engine.write(picture, views, splats, textured, options, context)

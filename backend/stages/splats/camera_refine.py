@@ -18,9 +18,9 @@ from scipy.spatial.transform import Rotation
 
 from backend.geometry.cameras import Cameras, moved
 from backend.geometry.harmonics import SH0
+from backend.geometry.splat_parameters import Raw
 from backend.geometry.splat_raster import CameraGradient, Gaussians
 from backend.pipeline.values import ViewCorrections
-from backend.stages.splats.parameters import Raw
 from shared_protocol.splats.arrays import StoredSplats
 from shared_protocol.splats.turn import turn
 

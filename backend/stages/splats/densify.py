@@ -15,10 +15,10 @@ from math import comb
 import numpy as np
 
 from backend.geometry.rotations import rotation_matrices
+from backend.geometry.splat_adam import Adam
+from backend.geometry.splat_parameters import SMALLEST_OPACITY, Raw
 from backend.geometry.splat_raster import Gaussians
-from backend.stages.splats.adam import Adam
-from backend.stages.splats.parameters import SMALLEST_OPACITY, Raw
-from backend.stages.splats.targets import Target
+from backend.geometry.splat_targets import Target
 
 STRATEGIES = ("none", "classic", "mcmc")
 _FIRST, _LAST, _ROUNDS = 0.1, 0.7, 12

@@ -14,16 +14,16 @@ import numpy as np
 
 from backend.geometry.parallel import map_parallel
 from backend.geometry.photometric import photometric_loss
+from backend.geometry.splat_adam import Adam
+from backend.geometry.splat_parameters import Rates, Raw, chain
 from backend.geometry.splat_raster import CameraGradient, Gaussians, Rendering, render_gaussians
+from backend.geometry.splat_targets import WHITE, Target
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
-from backend.stages.splats.adam import Adam
 from backend.stages.splats.camera_refine import Corrections
 from backend.stages.splats.densify import densifier
 from backend.stages.splats.init import Start
-from backend.stages.splats.parameters import Rates, Raw, chain
 from backend.stages.splats.schedule import Schedule, Step
-from backend.stages.splats.targets import WHITE, Target
 
 ALPHA_WEIGHT = 0.1
 LOSSES = ("mse", "l1")

@@ -7,16 +7,17 @@ import numpy as np
 
 from backend.geometry.photometric_torch import ssim
 from backend.geometry.splat_gsplat import draw, require_cuda
+from backend.geometry.splat_parameters import HIGHER_DEGREES, Rates, Raw, prune
 from backend.geometry.splat_raster import Gaussians
+from backend.geometry.splat_targets import WHITE, Target
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, Views
 from backend.stages.splats.fit import ALPHA_WEIGHT
 from backend.stages.splats.init import Start, start_on_hull
-from backend.stages.splats.parameters import HIGHER_DEGREES, Rates, Raw, prune
 from backend.stages.splats.perceptual import load_torch_term
 from backend.stages.splats.schedule import Schedule
-from backend.stages.splats.targets import WHITE, Target, half_targets, make_targets
+from backend.stages.splats.targets import half_targets, make_targets
 from shared_protocol.errors import OutOfMemory
 
 if TYPE_CHECKING:

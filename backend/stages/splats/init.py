@@ -12,10 +12,10 @@ from backend.geometry.harmonics import harmonics_from_color
 from backend.geometry.mesh_raster import rasterize_mesh
 from backend.geometry.rotations import quaternions_to_axis_z
 from backend.geometry.splat_raster import Gaussians
+from backend.geometry.splat_targets import resize_views
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Views
-from backend.stages.splats.targets import resize_views
 from shared_protocol.errors import StageFailed
 
 HULL_CELLS = 96

@@ -6,13 +6,13 @@ import numpy as np
 
 from backend.geometry.photometric import psnr
 from backend.geometry.rasterize import rasterize
+from backend.geometry.splat_targets import over_white
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, Views
 from backend.stages.splats.densify import STRATEGIES
 from backend.stages.splats.fit import LOSSES
 from backend.stages.splats.perceptual import settle_perceptual
-from backend.stages.splats.targets import over_white
 from shared_protocol.errors import InvalidInput, StageFailed
 
 _DEGREES = (0, 1, 2, 3)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from backend.geometry.looks import LOOKS
 from backend.geometry.mesh_render import over, render_mesh
 from backend.geometry.photometric import psnr
 from backend.pipeline.options import TextureOptions
@@ -17,7 +18,7 @@ from backend.stages.texture.levelling import SAMPLES, level_views
 from backend.stages.texture.optimise import optimise
 from backend.stages.texture.projection import blend, sample_views
 from backend.stages.texture.sources import prepare_sources
-from backend.stages.texture.splat_views import LOOKS, splat_views
+from backend.stages.texture.splat_views import splat_views
 
 FRONT_BOOST = 20.0
 """How much more the front (input) view weighs than the others: the user's pixels are the exact ones."""

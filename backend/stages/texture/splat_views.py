@@ -5,39 +5,25 @@ from collections.abc import Callable
 import numpy as np
 
 from backend.geometry.cameras import Cameras
+from backend.geometry.looks import look_cameras
 from backend.geometry.rasterize import rasterize
+from backend.geometry.splat_share import view_shares
 from backend.pipeline.values import Mesh, Splats, Views
 from backend.stages.texture.sources import render_depth
-from shared_protocol.conventions import look_at, ring_position
 
 SIZE = 512
 """Pixels at most."""
-LOOKS = tuple((azimuth, elevation) for elevation in (50, -30) for azimuth in range(0, 360, 60)) + (
-    (0.0, 89.0),
-    (0.0, -80.0),
-)
-"""Azimuth and elevation in degrees: around above, around below, from the top, from beneath."""
 DEPTH_AGREEMENT = 0.03
 """The Gaussians are believed where their depth is this near the mesh's, in extents of the mesh."""
 LEAST_SEEN = 0.1
 """Gaussians that make up less of the views than this, against the mean, were never fitted: under an object
 on the ground and inside of vessels they are confetti."""
-_SEEN_SIZE = 256
 _BLACK = np.zeros(3)
 
 
 def seen_splats(splats: Splats, cameras: Cameras, on_view: Callable[[int], None]) -> Splats:
-    """The Gaussians that the views show; `on_view(i)` is called before view i.
-
-    A Gaussian's share in all pixels is the gradient of their sum to its colour.
-    """
-    shrink = min(1.0, _SEEN_SIZE / max(cameras.width, cameras.height))
-    small = cameras.resized(max(round(shrink * cameras.width), 8), max(round(shrink * cameras.height), 8))
-    share = np.zeros(len(splats))
-    for view in range(len(cameras)):
-        on_view(view)
-        drawn = rasterize(splats, small.take([view]), background=_BLACK, antialiased=splats.antialiased)
-        share += drawn.backward(color=np.ones_like(drawn.color)).splats.harmonics[:, 0].max(axis=1)
+    """The Gaussians that the views show; `on_view(i)` is called before view i."""
+    share = view_shares(splats, cameras, on_view)
     seen = share > LEAST_SEEN * share.mean()
     return Splats(
         splats.positions[seen], splats.scales[seen], splats.rotations[seen], splats.opacities[seen],
@@ -51,19 +37,8 @@ def splat_views(splats: Splats, mesh: Mesh, views: Views, on_view: Callable[[int
     Their pixel confidence falls with the distance of Gaussians and mesh: what floats before the surface,
     and what was never seen and so never fitted, is not believed. `on_view(i)` is called before view i.
     """
-    low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
-    middle = ((low + high) / 2).astype(np.float64)
-    extent = float((high - low).max())
-    radius = float(np.linalg.norm(views.cameras.centres - middle, axis=1).mean())
-    poses = [look_at(middle + ring_position(azimuth, up, radius), middle) for azimuth, up in LOOKS]
-    cameras = Cameras(
-        np.stack(poses),
-        np.repeat(views.cameras.intrinsics[:1], len(poses), axis=0),
-        views.cameras.width,
-        views.cameras.height,
-    )
-    shrink = min(1.0, SIZE / max(cameras.width, cameras.height))
-    cameras = cameras.resized(max(round(shrink * cameras.width), 8), max(round(shrink * cameras.height), 8))
+    extent = float(np.ptp(mesh.vertices, axis=0).max())
+    cameras = look_cameras(mesh.vertices, views.cameras, SIZE)
     splats = seen_splats(splats, views.cameras, on_view)
     rgba = np.empty((len(cameras), cameras.height, cameras.width, 4), dtype=np.float32)
     trust = np.empty(rgba.shape[:3], dtype=np.float32)
