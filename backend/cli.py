@@ -72,27 +72,32 @@ def run(arguments: Sequence[str]) -> int:
 def _generate(args: argparse.Namespace) -> None:
     from backend.inputs.picture import load_picture
     from backend.local_run import run_into_folder
+    from backend.pipeline.values import Picture
 
     options = _options(args)
-    if (args.picture is None) == (args.prompt is None):
-        raise InvalidInput(
-            "generate takes a picture or a prompt", "PICTURE, or --prompt TEXT --prompt-model NAME"
-        )
+    client_commands.check_source(args)
     if args.prompt is not None:
         from backend.prompt import draw
 
-        picture, warnings, source = draw(args.prompt, args.prompt_model, args.seed), (), args.prompt
+        warnings, source = (), args.prompt
+
+        def picture_of(seed: int) -> Picture:
+            return draw(args.prompt, args.prompt_model, seed)
     else:
         loaded = load_picture(args.picture)
-        picture, warnings, source = loaded.picture, loaded.warnings, args.picture.name
+        warnings, source = loaded.warnings, args.picture.name
+
+        def picture_of(seed: int) -> Picture:
+            return loaded.picture
+
     if args.variations:
         from backend.variations import write_variations
 
-        echo(write_variations(picture, options, args.out, args.seed, args.variations))
+        echo(write_variations(picture_of, options, args.out, args.seed, args.variations))
         return
     report = run_into_folder(
         "image_to_3d",
-        {"picture": picture},
+        {"picture": picture_of(args.seed)},
         options,
         args.out,
         quality=args.quality,
@@ -297,16 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     generate = _command(commands, "generate", _generate, "one picture -> mesh, splats, orbit, report")
-    generate.add_argument("picture", type=Path, metavar="PICTURE", nargs="?")
-    generate.add_argument("--prompt", metavar="TEXT", help="instead of a picture: draw one of this object")
-    generate.add_argument(
-        "--prompt-model", metavar="NAME",
-        help="with --prompt: a diffusers text-to-image pipeline, a folder or a hub's owner/name",
-    )  # fmt: skip
-    generate.add_argument(
-        "--variations", type=int, metavar="N",
-        help="only the orbits of N seeds, from --seed on, to choose from; nothing is reconstructed yet",
-    )  # fmt: skip
+    client_commands.add_source_arguments(generate)
     _run_arguments(generate, STAGE_NAMES)
     generate.add_argument(
         "--views", type=int, dest="views_count", metavar="N", help="views of the orbit (16)"

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from backend.pipeline.engines import PROMPT_MODEL
+from backend.pipeline.recipes import PIPELINE_FILE, PROMPT_FILE
 from backend.queue_commands import ID_CHARACTERS, Add, Echo, add_queue_commands, connect, find_job
 from shared_protocol import messages as m
 from shared_protocol.endpoint import read_endpoint, state_folder
@@ -75,33 +77,94 @@ def status(args: argparse.Namespace, echo: Echo) -> None:
     echo(f"disk: {found.disk_free_bytes / 2**30:.1f} GiB free")
 
 
-def submit(args: argparse.Namespace, echo: Echo, options: Mapping[str, Any]) -> None:
-    """Queue a picture. With `watch`, follow it to its end; with `out`, then fetch its files.
+def check_source(args: argparse.Namespace) -> None:
+    """InvalidInput unless there is a picture or a prompt, and one of them only."""
+    if (args.picture is None) == (args.prompt is None):
+        raise InvalidInput(
+            "neither or both of a picture and a prompt were given",
+            "a picture or a prompt: PICTURE, or --prompt TEXT --prompt-model NAME",
+        )
 
-    args: picture (Path), quality, seed, priority, state, watch (bool), out (Path or None)
+
+def submit(args: argparse.Namespace, echo: Echo, options: Mapping[str, Any]) -> None:
+    """Queue a picture or a prompt. With `watch`, follow it to its end; with `out`, then fetch its files.
+
+    args: picture (Path or None), prompt, prompt_model, variations, quality, seed, priority, state,
+    watch (bool), out (Path or None)
     options: {"texture.size": 2048, ...}, changes to the preset
     """
+    check_source(args)
+    source = [args.picture]
+    if args.prompt is not None:
+        source = [(PROMPT_FILE, args.prompt.encode())]
+        source += [(PIPELINE_FILE, args.prompt_model.encode())] if args.prompt_model else []
     _await_start(args.state)
     with connect(args) as client:
-        record = client.submit(
-            [args.picture], quality=args.quality, options=options, seed=args.seed, priority=args.priority
-        )
-        echo(f"job {record.job}")
-        if record.reused and record.state == m.QUEUED:
-            echo(f"stored already, not run again: {', '.join(record.reused)}")
+
+        def queue(seed: int, what: str) -> m.JobRecord:
+            record: m.JobRecord = client.submit(
+                source,
+                recipe=f"{'image' if args.prompt is None else 'text'}_to_{what}",
+                quality=args.quality,
+                options=options,
+                seed=seed,
+                priority=args.priority,
+                label=args.prompt or "",
+            )
+            echo(f"job {record.job}")
+            if record.reused and record.state == m.QUEUED:
+                echo(f"stored already, not run again: {', '.join(record.reused)}")
+            return record
+
+        if args.variations is not None:
+            _submit_variations(args, echo, client, queue)
+            return
+        record = queue(args.seed, "3d")
         if not args.watch and args.out is None:
             return
-        try:
-            _watch(client, record.job, echo)
-        except KeyboardInterrupt:
-            raise Cancelled(
-                "no longer watching; the job goes on",
-                remedy=f"To end it: python -m backend cancel {record.job[:ID_CHARACTERS]}",
-            ) from None
-        _fail_if_failed(client.job(record.job))
+        _follow(client, record.job, echo)
         if args.out is not None:
             client.fetch(record.job, args.out)
             echo(f"{args.out}: {', '.join(_top_names(client.manifest(record.job)))}")
+
+
+def _submit_variations(
+    args: argparse.Namespace, echo: Echo, client: Any, queue: Callable[[int, str], m.JobRecord]
+) -> None:
+    """Orbits of several seeds, a job each; with `out` the files that `generate --variations` writes."""
+    from backend.output import OutputFolder
+    from backend.variations import check_count, said, sheet
+
+    check_count(args.variations)
+    seeds = range(args.seed, args.seed + args.variations)
+    made = {seed: queue(seed, "orbit").job for seed in seeds}
+    if not args.watch and args.out is None:
+        return
+    for job in made.values():
+        _follow(client, job, echo)
+    if args.out is None:
+        return
+    pictures, facts = {}, []
+    for seed, job in made.items():
+        files = {file.name: bytes(client.read(file)) for file in client.manifest(job)}
+        orbit = json.loads(files["report.json"])["stages"][-1]
+        facts.append({"seed": seed, "seconds": orbit["seconds"], "reused": orbit["reused"]})
+        pictures[seed] = files
+    with OutputFolder(args.out) as folder:
+        folder.publish(sheet(pictures, facts))
+    echo(said(args.out, args.seed, args.variations))
+
+
+def _follow(client: Any, job: str, echo: Echo) -> None:
+    """Watch a job to its end; its error is raised. Ctrl-C leaves it alone."""
+    try:
+        _watch(client, job, echo)
+    except KeyboardInterrupt:
+        raise Cancelled(
+            "no longer watching; the job goes on",
+            remedy=f"To end it: python -m backend cancel {job[:ID_CHARACTERS]}",
+        ) from None
+    _fail_if_failed(client.job(job))
 
 
 def jobs(args: argparse.Namespace, echo: Echo) -> None:
@@ -140,6 +203,24 @@ def fetch(args: argparse.Namespace, echo: Echo) -> None:
         echo(f"{args.out}: {len(paths)} files, {size / 1e6:.1f} MB, checksums verified")
 
 
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a job is made of, whether it runs here or in the daemon."""
+    parser.add_argument("picture", type=Path, metavar="PICTURE", nargs="?")
+    parser.add_argument("--prompt", metavar="TEXT", help="instead of a picture: draw one of this object")
+    parser.add_argument(
+        "--prompt-model",
+        metavar="NAME",
+        help="with --prompt: a diffusers text-to-image pipeline, a folder or a hub's owner/name "
+        f"({PROMPT_MODEL})",
+    )
+    parser.add_argument(
+        "--variations",
+        type=int,
+        metavar="N",
+        help="only the orbits of N seeds, from --seed on, to choose from; nothing is reconstructed yet",
+    )
+
+
 def add_commands(
     add: Add,
     job_arguments: Callable[[argparse.ArgumentParser], None],
@@ -174,8 +255,10 @@ def add_commands(
     parser = add("status", lambda args: status(args, echo), "what the backend is doing")
     parser.add_argument("--json", action="store_true")
     parsers.append(parser)
-    parser = add("submit", lambda args: submit(args, echo, changes(args)), "give the backend a picture")
-    parser.add_argument("picture", type=Path, metavar="PICTURE")
+    parser = add(
+        "submit", lambda args: submit(args, echo, changes(args)), "give the backend a picture or a prompt"
+    )
+    add_source_arguments(parser)
     parser.add_argument("--watch", action="store_true", help="follow the job to its end")
     parser.add_argument("--priority", type=int, default=0, help="-100 to 100; higher runs first")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="wait, then fetch the results into DIR")

@@ -26,16 +26,7 @@ def build_report(
     source    name of the input as the user gave it (no folder)
     warnings  sentences about how the input was read; those of the stages follow them
     """
-    stages = [
-        {
-            "stage": report.stage,
-            "engine": report.engine,
-            "seconds": round(report.seconds, 3),
-            "reused": report.reused,
-            **report.facts,
-        }
-        for report in result.reports
-    ]
+    stages = _stages(result)
     facts = {key: value for report in result.reports for key, value in report.facts.items()}
     exports = result.artifacts["exports"]
     return {
@@ -61,6 +52,37 @@ def build_report(
         "versions": versions(),
         **(extra or {}),
     }
+
+
+def build_orbit_report(
+    result: RunResult, *, recipe: str, quality: str, seed: int, source: str, warnings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The same for a recipe that ends with the orbit."""
+    views = result.values["orbit"]
+    return {
+        "source": source,
+        "recipe": recipe,
+        "quality": quality,
+        "seed": seed,
+        "seconds": round(sum(r.seconds for r in result.reports if not r.reused), 3),
+        "sizes": {"views": len(views), "view_pixels": views.cameras.width},
+        "stages": _stages(result),
+        "warnings": [*warnings, *(text for report in result.reports for text in report.warnings)],
+        "versions": versions(),
+    }
+
+
+def _stages(result: RunResult) -> list[dict[str, Any]]:
+    return [
+        {
+            "stage": report.stage,
+            "engine": report.engine,
+            "seconds": round(report.seconds, 3),
+            "reused": report.reused,
+            **report.facts,
+        }
+        for report in result.reports
+    ]
 
 
 def versions() -> dict[str, str]:

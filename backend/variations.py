@@ -1,7 +1,7 @@
 """Orbits of several seeds, to choose one before anything is reconstructed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from backend.local_run import run_with_bars
 from backend.output import OutputFolder
 from backend.pipeline.artifacts import ArtifactStore
 from backend.pipeline.options import StageOptions
-from backend.pipeline.recipes import MATTING, ORBIT
+from backend.pipeline.recipes import IMAGE_TO_ORBIT
 from backend.pipeline.values import Picture, Views, quantize
 from backend.warmup import start_warm_up
 from shared_protocol.errors import InvalidInput
@@ -25,36 +25,76 @@ SHOWN = 8
 """Views of an orbit on the sheet, evenly around."""
 
 
+def check_count(count: int) -> None:
+    """InvalidInput for a number of variations that nobody could look through."""
+    if not 1 <= count <= MOST:
+        raise InvalidInput(f"{count} variations were asked for", f"1 to {MOST}")
+
+
 def write_variations(
-    picture: Picture, options: Mapping[str, StageOptions], out: Path, seed: int, count: int
+    picture_of: Callable[[int], Picture],
+    options: Mapping[str, StageOptions],
+    out: Path,
+    seed: int,
+    count: int,
 ) -> str:
     """Run matting and orbit for `count` seeds and write their pictures; returns what to do next.
 
+    picture_of  seed -> the picture: a prompt is drawn anew for each
     out/variations.png  a row a seed; out/orbit_SEED.png  all views of it; out/variations.json
     The orbits stay in the store: `generate --seed SEED` with the same options goes on from there.
     """
-    if not 1 <= count <= MOST:
-        raise InvalidInput(f"{count} variations were asked for", f"1 to {MOST}")
+    check_count(count)
     store = ArtifactStore()
-    rows, files, facts = [], {}, []
+    files, facts = {}, []
     with OutputFolder(out) as folder:
         with start_warm_up() as warm_up:
             for number in range(seed, seed + count):
                 result = run_with_bars(
-                    (MATTING, ORBIT), {"picture": picture}, options, number, store, warm_up.before_stage
-                )
-                views: Views = result.values["orbit"]
-                rows.append(_row(views))
-                files[f"orbit_{number}.png"] = _png(np.concatenate([_tile(v) for v in views.rgba], axis=1))
+                    IMAGE_TO_ORBIT, {"picture": picture_of(number)}, options, number, store,
+                    warm_up.before_stage,
+                )  # fmt: skip
+                files[number] = orbit_pictures(result.values["orbit"])
                 orbit = result.reports[-1]
                 facts.append({"seed": number, "seconds": orbit.seconds, "reused": orbit.reused})
-        files["variations.png"] = _png(np.concatenate(rows))
-        files["variations.json"] = json.dumps({"variations": facts}, indent=2).encode()
-        folder.publish(files)
+        folder.publish(sheet(files, facts))
+    return said(out, seed, count)
+
+
+def said(out: Path, seed: int, count: int) -> str:
+    """What was written, and what to do with it."""
     return (
         f"{out}: variations.png shows the orbits of seeds {seed} to {seed + count - 1}, a row each. "
         "To go on with one run the same command with --seed SEED and without --variations."
     )
+
+
+ORBIT_FILE, ROW_FILE = "orbit.png", "row.png"
+
+
+def orbit_pictures(views: Views) -> dict[str, bytes]:
+    """All views of an orbit side by side, and a row of some of them, as PNG."""
+    return {
+        ORBIT_FILE: _png(np.concatenate([_tile(view) for view in views.rgba], axis=1)),
+        ROW_FILE: _png(_row(views)),
+    }
+
+
+def sheet(pictures: Mapping[int, Mapping[str, bytes]], facts: list[dict[str, Any]]) -> dict[str, bytes]:
+    """Of several seeds: what `write_variations` writes. pictures: seed -> `orbit_pictures`."""
+    rows = [_read(files[ROW_FILE]) for files in pictures.values()]
+    done, data = cv2.imencode(".png", np.concatenate(rows))
+    assert done
+    return {
+        **{f"orbit_{seed}.png": files[ORBIT_FILE] for seed, files in pictures.items()},
+        "variations.png": data.tobytes(),
+        "variations.json": json.dumps({"variations": facts}, indent=2).encode(),
+    }
+
+
+def _read(png: bytes) -> np.ndarray:
+    picture: Any = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    return picture
 
 
 def _row(views: Views) -> np.ndarray:

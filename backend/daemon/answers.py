@@ -11,7 +11,9 @@ from backend.daemon.outgoing import Outgoing
 from backend.daemon.reuse import stored_stages
 from backend.daemon.status import disk_free, host_memory, looked_at_again, memory_bytes, versions
 from backend.daemon.wire import Peer
+from backend.pipeline.engines import can_draw
 from backend.pipeline.options import override, preset
+from backend.pipeline.recipes import FROM_TEXT
 from shared_protocol import frames
 from shared_protocol import messages as m
 from shared_protocol.errors import (
@@ -54,7 +56,7 @@ class Answers:
             boot=core.boot,
             limits=core.config.limits,
             engines=looked_at_again(core.dispatch.engines),
-            recipes=tuple(core.recipes),
+            recipes=tuple(name for name in core.recipes if name not in FROM_TEXT or can_draw()),
             features=FEATURES,
         )
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from backend.daemon.curve import require_keys
 from backend.pipeline.engines import ENGINES, availability
-from backend.pipeline.recipes import FROM_PICTURES, RECIPES
+from backend.pipeline.recipes import FROM_CLIENTS, RECIPES
 from shared_protocol.errors import InvalidInput
 from shared_protocol.messages import Limits
 
 LOOPBACK = "127.0.0.1"
 WORKER_COMMAND = (sys.executable, "-m", "backend.worker.main")
-PICTURE_RECIPES = {
-    name: tuple(stage.name for stage in recipe) for name, recipe in RECIPES.items() if name in FROM_PICTURES
+CLIENT_RECIPES = {
+    name: tuple(stage.name for stage in recipe) for name, recipe in RECIPES.items() if name in FROM_CLIENTS
 }
-"""Recipes that a client can submit, with their stages: those that start from pictures."""
+"""Recipes that a client can submit, with their stages."""
 MAX_WORKERS = 64
 STALL_SECONDS = 120.0
 
@@ -47,7 +47,7 @@ class DaemonConfig:
     stall_seconds: float = STALL_SECONDS
     metrics_port: int = 0
     worker: tuple[str, ...] = WORKER_COMMAND
-    recipes: tuple[tuple[str, tuple[str, ...]], ...] = tuple(PICTURE_RECIPES.items())
+    recipes: tuple[tuple[str, tuple[str, ...]], ...] = tuple(CLIENT_RECIPES.items())
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -19,7 +19,8 @@ from shared_protocol.messages import Submit
 def chains(submit: Submit, stages: Sequence[str]) -> dict[str, str]:
     """Stage -> chain, for the stages of the recipe in their order."""
     options = override(preset(submit.quality), submit.options)
-    start = [__version__, submit.recipe, [picture.sha256 for picture in submit.inputs], submit.seed]
+    source = submit.recipe.partition("_to_")[0]  # an orbit alone begins as the whole does
+    start = [__version__, source, [picture.sha256 for picture in submit.inputs], submit.seed]
     chain = hashlib.sha256(json.dumps(start).encode()).hexdigest()
     found = {}
     for stage in stages:

@@ -34,7 +34,7 @@ class Placement:
 
     device     "cpu", "cuda", "cuda:1"
     precision  of the numbers: float16 on a GPU, float32 on a CPU
-    kind       one of PLACEMENTS; on a CPU always full
+    kind       one of PLACEMENTS; on a CPU "sequential" is as "parts"
     """
 
     device: torch.device
@@ -45,23 +45,24 @@ class Placement:
     def here(cls, kind: str = "auto", needs: dict[int, str] | None = None) -> "Placement":
         """On the GPU where there is one, else the CPU.
 
-        kind   one of PLACEMENTS, or "auto": what the GPU's memory allows
+        kind   one of PLACEMENTS, or "auto": what the GPU's free memory allows; on a CPU full
         needs  GB of memory -> placement, from the catalogue
         """
         if kind not in ("auto", *PLACEMENTS):
             raise InvalidInput(f"no placement is called '{kind}'", "auto, " + ", ".join(PLACEMENTS))
         if not torch.cuda.is_available():
-            return cls(torch.device("cpu"), torch.float32)
+            return cls(torch.device("cpu"), torch.float32, PARTS if kind in (PARTS, SEQUENTIAL) else FULL)
         if kind == "auto":
-            memory = torch.cuda.get_device_properties(0).total_memory / 1e9
-            kind = fitting(memory, needs or {})
+            # What torch holds but does not use counts: it is given to whoever asks next in this process.
+            unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+            kind = fitting((torch.cuda.mem_get_info()[0] + unused) / 1e9, needs or {})
         return cls(torch.device("cuda"), torch.float16, kind)
 
 
 def fitting(gigabytes: float, needs: dict[int, str]) -> str:
-    """The placement for a GPU of this memory: of the largest size in `needs` that it has."""
-    # A card sold as 12 GB has a little more or less to offer.
-    fits = [size for size in needs if size <= gigabytes * 1.05]
+    """The placement for so much free memory: of the largest size of card in `needs` that it amounts to."""
+    # A card sold as 12 GB has a little more or less to offer, and its driver keeps some for itself.
+    fits = [size for size in needs if size <= gigabytes * 1.1]
     return needs[max(fits)] if fits else SEQUENTIAL
 
 

@@ -11,7 +11,9 @@ import ctypes.util
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,7 +21,11 @@ from typing import Any
 from shared_protocol.errors import EngineUnavailable, InvalidInput
 
 ENTRY_POINT_GROUP = "orrery.engines"
-_MIB = 2**20
+_MIB, _GIB = 2**20, 2**30
+
+
+PROMPT_MODEL = "ORRERY_PROMPT_MODEL"
+"""Environment variable: the text-to-image pipeline that draws prompts where none is named, as Blender's."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class EngineEntry:
     install   how to install the packages where no extra brings them
     step_seconds  the longest it works without a word on a slow machine, where that is more than 12 s
     memory_bytes  of the host that it needs at standard quality beside its inputs, as measured; 0: little
+    gpu_bytes     of the GPU, for engines that take one where there is one: the least they can do with, block
+                  by block (`memory` in backend/weights/catalog.toml); memory_bytes is for machines without
     """
 
     stage: str
@@ -48,6 +56,7 @@ class EngineEntry:
     install: str = ""
     step_seconds: float = 0.0
     memory_bytes: int = 0
+    gpu_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,9 @@ class Availability:
 
 MODELS = ("torch", "diffusers", "transformers", "safetensors")
 """What the published video models are built of."""
+_LEAST_GPU = 7 * _GIB
+"""What a card of 8 GB has to offer: the smallest size in the catalogue. The engines' memory_bytes are their
+networks in single precision (`doctor --dry-run`) and an estimate of what a step needs beside them."""
 
 ENGINES: tuple[EngineEntry, ...] = (
     EngineEntry("matting", "alpha", "backend.stages.matting.alpha:AlphaMatting",
@@ -73,21 +85,23 @@ ENGINES: tuple[EngineEntry, ...] = (
                 "single-view shape prior rendered on the ring", memory_bytes=300 * _MIB),
     EngineEntry("orbit", "hi3d", "backend.stages.orbit.published:Hi3DOrbit",
                 "Hi3D, first stage: 16 views at 512 pixels", packages=MODELS, extra="models",
-                weights=("hi3d",), step_seconds=30.0),
+                weights=("hi3d",), step_seconds=30.0, memory_bytes=11 * _GIB, gpu_bytes=_LEAST_GPU),
     EngineEntry("orbit", "v3d", "backend.stages.orbit.published:V3DOrbit",
                 "V3D: 18 views at 512 pixels", packages=MODELS, extra="models",
-                weights=("v3d", "svd_xt"), step_seconds=30.0),
+                weights=("v3d", "svd_xt"), step_seconds=30.0, memory_bytes=10 * _GIB,
+                gpu_bytes=_LEAST_GPU),
     EngineEntry("orbit", "sv3d_u", "backend.stages.orbit.published:Sv3dUOrbit",
                 "SV3D_u: 21 views at 576 pixels", packages=MODELS, extra="models",
-                weights=("sv3d_u",), step_seconds=30.0),
+                weights=("sv3d_u",), step_seconds=30.0, memory_bytes=10 * _GIB, gpu_bytes=_LEAST_GPU),
     EngineEntry("orbit", "sv3d_p", "backend.stages.orbit.published:Sv3dPOrbit",
                 "SV3D_p: views at 576 pixels along any path", packages=MODELS, extra="models",
-                weights=("sv3d_p",), step_seconds=30.0),
+                weights=("sv3d_p",), step_seconds=30.0, memory_bytes=10 * _GIB, gpu_bytes=_LEAST_GPU),
     EngineEntry("refine", "upsample", "backend.stages.refine.upsample:UpsampleRefine",
                 "guided upsampling that keeps views consistent"),
     EngineEntry("refine", "hi3d", "backend.stages.refine.hi3d:Hi3DRefine",
                 "Hi3D, second stage: the views at 1024 pixels, guided by their depth", packages=MODELS,
-                extra="models", weights=("hi3d",), step_seconds=30.0),
+                extra="models", weights=("hi3d",), step_seconds=30.0, memory_bytes=12 * _GIB,
+                gpu_bytes=_LEAST_GPU),
     EngineEntry("splats", "cpu", "backend.stages.splats.cpu:CpuSplats",
                 "Gaussian splatting on the CPU (Numba)", better=("stlpips",), memory_bytes=200 * _MIB),
     EngineEntry("splats", "gsplat", "backend.stages.splats.gsplat:GsplatSplats",
@@ -147,11 +161,21 @@ def cuda_present() -> bool:
     return shutil.which("nvidia-smi") is not None or ctypes.util.find_library("cuda") is not None
 
 
+def not_installed(packages: Iterable[str]) -> list[str]:
+    """Those that are missing; imports none."""
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
+def can_draw() -> bool:
+    """Whether prompts can be drawn here without naming a pipeline."""
+    return bool(os.environ.get(PROMPT_MODEL)) and not not_installed(MODELS)
+
+
 def availability(entry: EngineEntry) -> Availability:
     """Whether an engine can run here, checked without importing it."""
     from backend.weights.store import weights_present
 
-    missing = [name for name in entry.packages if importlib.util.find_spec(name) is None]
+    missing = not_installed(entry.packages)
     if missing:
         target = f"orrery[{entry.extra}]" if entry.extra else " ".join(missing)
         remedy = f"Install {entry.install}" if entry.install else f'Run: pip install "{target}"'

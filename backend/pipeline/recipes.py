@@ -16,8 +16,23 @@ IMAGE_TO_3D = (MATTING, ORBIT, REFINE, SPLATS, SURFACE, TEXTURE, EXPORT)
 VIEWS_TO_3D = (SPLATS, SURFACE, TEXTURE, EXPORT)
 """picture (the first view), views -> exports (reconstruction alone)."""
 
-RECIPES = {"image_to_3d": IMAGE_TO_3D, "views_to_3d": VIEWS_TO_3D, "sides_to_3d": VIEWS_TO_3D}
+IMAGE_TO_ORBIT = (MATTING, ORBIT)
+"""picture -> cutout, orbit: to look at several orbits before one is reconstructed (`--variations`)."""
 
-FROM_PICTURES = ("image_to_3d", "sides_to_3d")
-"""Recipes that a client can submit: they need pictures only. For the second, the names of the pictures say
-which side each shows (`backend/inputs/sides.py`)."""
+RECIPES = {
+    "image_to_3d": IMAGE_TO_3D,
+    "views_to_3d": VIEWS_TO_3D,
+    "sides_to_3d": VIEWS_TO_3D,
+    "text_to_3d": IMAGE_TO_3D,
+    "image_to_orbit": IMAGE_TO_ORBIT,
+    "text_to_orbit": IMAGE_TO_ORBIT,
+}
+
+FROM_TEXT = ("text_to_3d", "text_to_orbit")
+"""Recipes whose picture is drawn first, with the job's seed (`backend/prompt.py`)."""
+PROMPT_FILE, PIPELINE_FILE = "prompt.txt", "pipeline.txt"
+"""Their inputs: the words, and where the client chooses it the pipeline that draws them."""
+
+FROM_CLIENTS = ("image_to_3d", "sides_to_3d", "image_to_orbit", *FROM_TEXT)
+"""Recipes that a client can submit. For `sides_to_3d`, the names of the pictures say which side each shows
+(`backend/inputs/sides.py`)."""

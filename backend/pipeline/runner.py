@@ -14,7 +14,7 @@ from typing import Any
 
 from backend import __version__
 from backend.pipeline.artifacts import Artifact, ArtifactStore
-from backend.pipeline.engines import EngineEntry, default_engine, find_engine, load_engine
+from backend.pipeline.engines import EngineEntry, cuda_present, default_engine, find_engine, load_engine
 from backend.pipeline.memory import free_bytes, give_back, keep_little
 from backend.pipeline.options import AUTO, StageOptions
 from backend.pipeline.stage import OnPreview, Progress, Stage, StageContext
@@ -101,6 +101,7 @@ def run_recipe(
     Raises Cancelled within a fraction of a second of `cancelled.set()`, and the errors of the stages.
     """
     keep_little()
+    give_back()
     store = store or ArtifactStore()
     cancelled = cancelled or threading.Event()
     result = RunResult(dict(inputs))
@@ -174,12 +175,15 @@ def _let_go(values: dict[str, Any], recipe: tuple[Stage, ...], index: int) -> No
 
 def _estimate_memory(entry: EngineEntry, context: StageContext) -> None:
     """Before an engine begins: where it may not fit, its frugal way is taken at once."""
-    free = free_bytes(device=False)
-    if entry.memory_bytes and 0 < free < entry.memory_bytes:
+    on_gpu = bool(entry.gpu_bytes) and cuda_present()
+    needed = entry.gpu_bytes if on_gpu else entry.memory_bytes
+    free = free_bytes(device=on_gpu)
+    if needed and 0 < free < needed:
         context.low_memory = True
         context.warn(
-            f"Little memory was free for the {entry.stage} stage: {free / 2**30:.1f} GiB, "
-            f"{entry.memory_bytes / 2**30:.1f} GiB are usual. Close other programs, or use a lower quality."
+            f"Little {'GPU ' if on_gpu else ''}memory was free for the {entry.stage} stage: "
+            f"{free / 2**30:.1f} GiB, {needed / 2**30:.1f} GiB are usual. "
+            "Close other programs, or use a lower quality."
         )
 
 

@@ -9,11 +9,13 @@ from backend.inputs.picture import LoadedPicture, load_picture_bytes
 from backend.inputs.sides import arrange_sides
 from backend.pipeline.artifacts import ArtifactStore
 from backend.pipeline.options import StageOptions, override, preset
-from backend.pipeline.recipes import RECIPES
+from backend.pipeline.recipes import FROM_TEXT, PIPELINE_FILE, PROMPT_FILE, RECIPES
 from backend.pipeline.runner import run_recipe
 from backend.pipeline.stage import Progress
 from backend.pipeline.values import Picture, Views
-from backend.report import build_report
+from backend.prompt import draw
+from backend.report import build_orbit_report, build_report
+from backend.variations import orbit_pictures
 from backend.warmup import NO_WARM_UP, WarmUp
 from backend.worker.reports import Reports
 from shared_protocol.errors import Cancelled, InvalidInput
@@ -47,20 +49,20 @@ def execute(
         on_preview=reports.preview,
         low_memory=low_memory,
     )
-    report = build_report(
-        result,
-        recipe=submit.recipe,
-        quality=submit.quality,
-        seed=submit.seed,
-        source=submit.inputs[0].name,
-        warnings=warnings,
-    )
-    exports = result.artifacts["exports"]
-    files = [ResultFile(name, exports.sizes[name], digest) for name, digest in sorted(exports.files.items())]
+    facts = {"recipe": submit.recipe, "quality": submit.quality, "seed": submit.seed, "warnings": warnings}
+    if "exports" in result.artifacts:
+        report = build_report(result, source=submit.inputs[0].name, **facts)
+        exports = result.artifacts["exports"]
+        made = {name: (exports.sizes[name], digest) for name, digest in exports.files.items()}
+    else:
+        report = build_orbit_report(result, source=submit.inputs[0].name, **facts)
+        pictures = orbit_pictures(result.values["orbit"])
+        made = {name: (len(data), store.save_blob(data)) for name, data in pictures.items()}
+    files = [ResultFile(name, *made[name]) for name in sorted(made)]
     text = json.dumps(report, indent=2, ensure_ascii=False).encode()
     digest = store.save_blob(text)
-    pictures = [picture.sha256 for picture in submit.inputs]
-    store.pin(submit.job, [*pictures, *(file.sha256 for file in files), digest])
+    inputs_here = [file.sha256 for file in submit.inputs]
+    store.pin(submit.job, [*inputs_here, *(file.sha256 for file in files), digest])
     store.prune()
     return [*files, ResultFile("report.json", len(text), digest)]
 
@@ -72,18 +74,24 @@ def _inputs(
     reports: Reports,
     cancelled: threading.Event,
 ) -> tuple[dict[str, Picture | Views], list[str]]:
-    """What the recipe begins with: the first picture, and for sides the views made of all; warnings."""
-    if submit.recipe != "sides_to_3d":
-        loaded = _load(submit.inputs[0], store)
-        return {"picture": loaded.picture}, list(loaded.warnings)
-    loaded_by_side = {Path(file.name).stem: _load(file, store) for file in submit.inputs}
+    """What the recipe begins with: the first picture, or one drawn of a prompt, and for sides the views made
+    of all; warnings."""
     first, stages = RECIPES[submit.recipe][0].name, len(RECIPES[submit.recipe])
 
     def step(done: int, total: int, text: str) -> None:
         if cancelled.is_set():
-            raise Cancelled("cancelled while the views were cut out")
+            raise Cancelled("cancelled before the first stage")
         reports.progress(Progress("step", first, 0, stages, done, total, text))
 
+    if submit.recipe in FROM_TEXT:
+        texts = {file.name: _bytes_of(file, store).decode("utf-8", "replace") for file in submit.inputs}
+        picture = draw(texts.get(PROMPT_FILE, ""), texts.get(PIPELINE_FILE), submit.seed, step)
+        reports.preview("picture", lambda: picture.rgba[..., :3])
+        return {"picture": picture}, []
+    if submit.recipe != "sides_to_3d":
+        loaded = _load(submit.inputs[0], store)
+        return {"picture": loaded.picture}, list(loaded.warnings)
+    loaded_by_side = {Path(file.name).stem: _load(file, store) for file in submit.inputs}
     pictures = {side: loaded.picture for side, loaded in loaded_by_side.items()}
     views, warnings = arrange_sides(pictures, options["matting"], options["orbit"], step)
     warnings += [sentence for loaded in loaded_by_side.values() for sentence in loaded.warnings]
@@ -91,8 +99,11 @@ def _inputs(
 
 
 def _load(file: InputFile, store: ArtifactStore) -> LoadedPicture:
+    return load_picture_bytes(_bytes_of(file, store), file.name)
+
+
+def _bytes_of(file: InputFile, store: ArtifactStore) -> bytes:
     try:
-        data = store.blob_path(file.sha256).read_bytes()
+        return store.blob_path(file.sha256).read_bytes()
     except FileNotFoundError:
-        raise InvalidInput("the uploaded picture is no longer stored", remedy="Submit it again.") from None
-    return load_picture_bytes(data, file.name)
+        raise InvalidInput("what was uploaded is no longer stored", remedy="Submit it again.") from None

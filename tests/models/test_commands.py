@@ -70,8 +70,9 @@ def test_variations_are_orbits_to_choose_from_and_the_chosen_one_is_used_again(p
     assert run(["generate", picture, "-o", str(out), "--variations", "99"]) == 2
 
 
-def tiny_pipeline(folder):
-    """A Stable Diffusion of a few thousand parameters, saved as diffusers saves one."""
+def tiny_pipeline(folder, latents=16):
+    """A Stable Diffusion of a few thousand parameters, saved as diffusers saves one; its pictures have twice
+    `latents` pixels."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -93,7 +94,7 @@ def tiny_pipeline(folder):
         text_encoder=CLIPTextModel(text),
         tokenizer=CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77),
         unet=UNet2DConditionModel(
-            sample_size=16, block_out_channels=(8, 8),
+            sample_size=latents, block_out_channels=(8, 8),
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=16, norm_num_groups=4,
             attention_head_dim=4, layers_per_block=1,
