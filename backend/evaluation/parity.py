@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,8 +94,30 @@ def _unet(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
 
     settings = UNetSettings.from_published(meta["cfg"])
     net = ruled(VideoUNet(settings), unet_rule(settings))
-    inputs = [_tensor(fixture[name]) for name in ("in_x", "in_ts", "in_ctx", "in_y")]
-    return {"out": net(*inputs, frames=len(inputs[0]) // len(inputs[1])).numpy()}
+    inputs = {name: _tensor(fixture[name]) for name in ("in_x", "in_ts", "in_ctx", "in_y")}
+    rows = len(inputs["in_x"])
+    frames = _frames(meta, rows, rows // len(inputs["in_ts"]))
+    for name, given in inputs.items():
+        if len(given) not in (rows, rows // frames):
+            raise InvalidInput(
+                f"{name} has {len(given)} rows", f"{rows // frames}, one a sample, or {rows}, one a frame"
+            )
+    smallest = 2 ** (len(settings.channels) - 1)
+    if any(edge % smallest for edge in inputs["in_x"].shape[2:]):
+        raise InvalidInput(
+            f"in_x is {' x '.join(map(str, inputs['in_x'].shape[2:]))} large", f"multiples of {smallest}"
+        )
+    return {"out": net(*inputs.values(), frames=frames).numpy()}
+
+
+def _frames(meta: Mapping[str, Any], rows: int, default: int) -> int:
+    """Frames of a sample: what the fixture says, else `default`."""
+    frames = int(
+        next((meta[n] for n in ("T", "frames", "num_frames", "num_video_frames") if n in meta), default)
+    )
+    if frames < 1 or rows % frames:
+        raise InvalidInput(f"{rows} pictures do not divide into samples of {frames} frames", "whole samples")
+    return frames
 
 
 def _vae(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
@@ -126,7 +149,7 @@ def _vae(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
     if "vdec" in fixture:
         latents = _tensor(fixture["in_z"])
         found = re.search(r"vdec with (\d+) frames", str(meta.get("inputs", "")))
-        frames = int(meta.get("T", found[1] if found else len(latents)))
+        frames = _frames(meta, len(latents), int(found[1]) if found else len(latents))
         video = bare(VideoDecoder(settings), "decoder", "vdec.")
         outputs["vdec"] = video(latents, frames).numpy()
     return outputs
@@ -137,36 +160,68 @@ def _number(text: str, pattern: str, default: float) -> float:
     return float(found[1]) if found else default
 
 
-def _ends(text: str, kind: str) -> tuple[float, float]:
-    """A guidance's scales in words: "linear 1.0 to 2.5", "triangle max 2.5", "constant 3.5"."""
-    number = r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"
-    both = re.search(kind + r'"?:?\s*\[?\s*' + number + r"\s*(?:to|,|\.\.)\s*" + number, text)
-    if both:
-        return float(both[1]), float(both[2])
-    last = _number(text, kind + r'"?:?', 3.5) if kind == "constant" else 2.5
-    return _number(text, kind + r"[^,;]*?min", 1.0), _number(text, kind + r"[^,;]*?max", last)
+_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_KINDS = {
+    "linear": "linear",
+    "triangle": "triangle",
+    "constant": "constant",
+    "vanilla": "constant",
+    "cfg": "constant",
+}
+"""Names of a sampler's outputs -> guidance."""
+
+
+def _guidance(text: str, name: str) -> Any:
+    """A guidance in words or JSON: "linear 1.0 to 2.5", "triangle max 2.5", "constant 3.5"."""
+    from backend.models.sampling import Guidance
+
+    kind = _KINDS[name]
+    stop = rf"\b(?:{'|'.join(_KINDS)}|sigma_\w+)\b|;|\"(?!min|max)\w+\":|$"
+    said = re.search(rf"\b{name}\b\"?:?(.*?)(?={stop})", text)
+    words = said[1] if said else ""
+    least, most = (re.search(rf"{end}\w*\W*({_NUMBER})", words) for end in ("min", "max"))
+    numbers = [float(number) for number in re.findall(_NUMBER, words)]
+    if not (least or most) and len(numbers) == 2:
+        return Guidance(kind, *numbers)
+    if kind == "constant" and len(numbers) == 1:
+        return Guidance(kind, last=numbers[0])
+    if len(numbers) == 1 or least or most:
+        first = float(least[1]) if least else 1.0
+        return Guidance(kind, first, float(most[1]) if most else (numbers[0] if not least else 2.5))
+    if kind == "constant":
+        raise InvalidInput(f"the fixture does not say how strong '{name}' is", "a number behind its name")
+    return Guidance(kind)
 
 
 def _sampler(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
-    from backend.models.sampling import SIGMA_MAX, SIGMA_MIN, Condition, Guidance, noise_levels, sample
+    import torch
+
+    from backend.models.sampling import RHO, SIGMA_MAX, SIGMA_MIN, Condition, noise_levels, sample
     from backend.models.unet import UNetSettings, VideoUNet, unet_rule
 
     settings = UNetSettings.from_published(meta["cfg"])
     net = ruled(VideoUNet(settings), unet_rule(settings))
     text = json.dumps({key: value for key, value in meta.items() if key != "cfg"})
-    condition = Condition(*(_tensor(fixture[f"in_{name}"]) for name in ("crossattn", "vector", "concat")))
+    given = [_tensor(fixture[f"in_{name}"]) for name in ("crossattn", "vector", "concat")]
+    noise = _tensor(fixture["in_noise"])
+    frames = _frames(meta, len(noise), len(noise))
     sigmas = noise_levels(
         int(meta["steps"]),
         sigma_min=_number(text, 'sigma_min"?:?', SIGMA_MIN),
         sigma_max=_number(text, 'sigma_max"?:?', SIGMA_MAX),
+        rho=_number(text, r'\brho"?:?', RHO),
     )
-    kinds = {kind: Guidance(kind, *_ends(text, kind)) for kind in ("linear", "triangle", "constant")}
-    noise = _tensor(fixture["in_noise"])
-    return {
-        name: sample(net, noise, condition, sigmas, guidance.scales(len(noise))).numpy()
-        for name, guidance in kinds.items()
-        if name in fixture
-    }
+    samples = noise.split(frames)
+    outputs = {}
+    for name in _KINDS:
+        if name in fixture:
+            scales = _guidance(text, name).scales(frames)
+            parts = []
+            for number, part in enumerate(samples):  # ours draws one sample at a time
+                own = [rows.chunk(len(samples))[number] for rows in given]
+                parts.append(sample(net, part, Condition(*own), sigmas, scales))
+            outputs[name] = torch.cat(parts).numpy()
+    return outputs
 
 
 def _scalars(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
@@ -223,14 +278,9 @@ def _depth(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
     """The depth net is a stand-in: the channels' mean and half the first one."""
     from backend.models.depth import depth_condition
 
-    if "in_x" in fixture:
-        pictures = fixture["in_x"]
-    else:
-        found = re.search(r"rnd\('(\w+)',([\d,]+)\)", str(meta.get("inputs", "")).replace(" ", ""))
-        if found is None:
-            raise InvalidInput("the fixture does not say what its pictures are", "x=rnd('name',shape)")
-        shape = tuple(int(n) for n in found[2].strip(",").split(","))
-        pictures = np.random.RandomState(zlib.crc32(found[1].encode())).standard_normal(shape)
+    if "in_x" not in fixture:
+        raise InvalidInput("the fixture does not say what its pictures are", "in_x, or x=rnd('name',shape)")
+    pictures = fixture["in_x"]
     if pictures.ndim == 5:  # b c t h w
         pictures = np.moveaxis(pictures, 2, 1).reshape(-1, pictures.shape[1], *pictures.shape[3:])
     frames = _tensor(pictures)
@@ -280,15 +330,27 @@ class Kind:
     compute: Callable[[Mapping[str, Any], Fixture], dict[str, np.ndarray]]
 
 
+def spoken_inputs(meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Inputs that a fixture gives in words, NAME=rnd('seed', shape), as `in_NAME`."""
+    found = re.findall(r"(\w+)=rnd\('(\w+)',([\d,]+)\)", str(meta.get("inputs", "")).replace(" ", ""))
+    spoken = {}
+    for name, seed, shape in found:
+        random = np.random.RandomState(zlib.crc32(seed.encode()))
+        spoken[f"in_{name}"] = random.standard_normal([int(n) for n in shape.strip(",").split(",")])
+    return spoken
+
+
 def kind_of(meta: Mapping[str, Any], fixture: Fixture) -> Kind:
     """By what the file holds; InvalidInput where that is no kind known here."""
     config = meta.get("cfg")
     names = set(fixture)
-    if isinstance(config, dict) and "adm_in_channels" in config:
-        if {"in_x", "in_ts", "in_ctx", "in_y", "out"} <= names:
-            return Kind("video UNet", UNET, _unet)
-        if {"in_noise", "in_crossattn", "in_concat", "in_vector"} <= names and "steps" in meta:
+    if isinstance(config, dict) and "model_channels" in config:
+        if "in_noise" in names or "steps" in meta:
+            known = names | (set(meta) & {"steps"})
+            _ask(known, {"in_noise", "in_crossattn", "in_concat", "in_vector", "steps"}, "sampler")
             return Kind("sampler", SAMPLER, _sampler)
+        _ask(names, {"in_x", "in_ts", "in_ctx", "in_y", "out"}, "video UNet")
+        return Kind("video UNet", UNET, _unet)
     if isinstance(config, dict) and {"ch", "ch_mult"} <= set(config):
         return Kind("autoencoder", VAE, _vae)
     if {"src", "tgt", "in_img", "feat"} <= names:
@@ -305,15 +367,36 @@ def kind_of(meta: Mapping[str, Any], fixture: Fixture) -> Kind:
     )
 
 
+def _ask(names: set[str], wanted: set[str], words: str) -> None:
+    if not wanted <= names:
+        raise InvalidInput(
+            f"it lacks {', '.join(sorted(wanted - names))}", f"what a fixture of a {words} holds"
+        )
+
+
+_FAULTS = (
+    OrreryError, ValueError, TypeError, OSError, RuntimeError, LookupError, AttributeError, ArithmeticError,
+    EOFError, AssertionError, zipfile.BadZipFile,
+)  # fmt: skip
+"""What a file of any content may bring about."""
+
+
 def examine(path: Path) -> Outcome:
     """Compare one fixture; whatever is wrong with it becomes the outcome's fault."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        if not zipfile.is_zipfile(path):
+            return Outcome(path.stem, fault="it is no whole NPZ archive")
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+        if "meta" not in arrays:
+            return Outcome(path.stem, fault="it holds no meta, which says what it is")
         meta = json.loads(bytes(arrays.pop("meta")))
+        arrays = spoken_inputs(meta) | arrays
         kind = kind_of(meta, arrays)
         ours = kind.compute(meta, arrays)
-    except (OrreryError, KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+    except KeyError as error:
+        return Outcome(path.stem, fault=f"it lacks {error}")
+    except _FAULTS as error:
         return Outcome(path.stem, fault=str(error) or type(error).__name__)
     inputs = {"t", "s", "src", "tgt"}
     unseen = [
@@ -326,7 +409,9 @@ def examine(path: Path) -> Outcome:
     parts = {}
     for name, array in ours.items():
         if array.shape != arrays[name].shape:
-            return Outcome(path.stem, fault=f"{name} has shape {array.shape}, not {arrays[name].shape}")
+            return Outcome(path.stem, fault=f"{name} has shape {arrays[name].shape}, ours {array.shape}")
+        if arrays[name].dtype == np.float16:
+            return Outcome(path.stem, fault=f"{name} is kept in half precision, coarser than any bound")
         parts[name] = _difference(array, arrays[name], relative=kind.words == "scalars")
     return Outcome(path.stem, kind.words, max(parts.values()), kind.bound, parts=parts)
 

@@ -16,30 +16,45 @@ from typing import Any, Self
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
+from diffusers.models.unets.unet_3d_blocks import UNetMidBlockSpatioTemporal
 from torch import nn
 
-from backend.models.rules import Take
+from backend.models.rules import Change, Take, squeezed, unchanged
 from shared_protocol.errors import InvalidInput
 
 GROUPNORM_EPS = 1e-5
 """Of the residual blocks in the published nets; diffusers builds most of them with 1e-6, which shows as
 4.8e-5 in the output of a net of unit-variance activations."""
+NORM_GROUPS = 32
 
-_SUPPORTED = {
-    "num_classes": ("sequential",),
-    "use_linear_in_transformer": (True,),
-    "extra_ff_mix_layer": (True,),
-    "use_spatial_context": (True,),
-    "merge_strategy": ("learned", "learned_with_images"),
-    "spatial_transformer_attn_type": ("softmax", "softmax-xformers"),
-    "use_scale_shift_norm": (False,),
-    "resblock_updown": (False,),
-    "conv_resample": (True,),
-    "disable_self_attentions": (None,),
-    "dims": (2,),
+_REFERENCE: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "num_classes": (None, ("sequential",)),
+    "use_spatial_context": (False, (True,)),
+    "merge_strategy": ("fixed", ("learned", "learned_with_images")),
+    "video_kernel_size": (3, ([3, 1, 1], (3, 1, 1))),
+    "spatial_transformer_attn_type": ("softmax", ("softmax", "softmax-xformers")),
+    "use_scale_shift_norm": (False, (False,)),
+    "resblock_updown": (False, (False,)),
+    "conv_resample": (True, (True,)),
+    "dims": (2, (2,)),
+    "time_downup": (False, (False,)),
+    "time_context_dim": (None, (None,)),
+    "disable_temporal_crossattention": (False, (False, None)),
+    "disable_self_attentions": (None, (None, False)),
+    "max_ddpm_temb_period": (10000, (10000,)),
 }
-"""Values of the published configuration's switches that the blocks here implement."""
-_WITHOUT_EFFECT = {"use_checkpoint", "dropout", "use_fp16", "legacy", "image_size", "max_ddpm_temb_period"}
+"""Switches of the published configuration: what the reference class takes where one is absent, and the values
+that the blocks here implement."""
+_WITHOUT_EFFECT = {
+    "use_checkpoint",
+    "dropout",
+    "use_fp16",
+    "legacy",
+    "image_size",
+    "merge_factor",  # where the learned mixing starts
+    "num_heads_upsample",  # read by no block of the reference
+    "extra_ff_mix_layer",  # the reference's blocks have that layer either way
+}
 """Of the published configuration: nothing in a forward pass without training depends on them."""
 
 
@@ -51,8 +66,11 @@ class UNetSettings:
     attention        per level: whether it has transformers
     blocks           residual blocks a level
     head_width       channels of an attention head
+    heads            of every transformer, whatever its width; 0: as many as `head_width` gives
     context_width    of the tokens that cross-attention looks at
-    depth            transformer blocks in each transformer
+    depth            transformer blocks in each transformer; where they differ, of each level, then of the
+                     middle
+    linear           whether transformers begin and end with linear layers; False: 1x1 convolutions
     """
 
     in_channels: int = 8
@@ -63,7 +81,19 @@ class UNetSettings:
     blocks: int = 2
     head_width: int = 64
     context_width: int = 1024
-    depth: int = 1
+    depth: int | tuple[int, ...] = 1
+    heads: int = 0
+    linear: bool = True
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Of each level, then of the middle."""
+        return (self.depth,) * (len(self.channels) + 1) if isinstance(self.depth, int) else self.depth
+
+    @property
+    def heads_at(self) -> tuple[int, ...]:
+        """Heads of each level's transformers; the middle has the last level's."""
+        return tuple(self.heads or width // self.head_width for width in self.channels)
 
     @classmethod
     def from_published(cls, config: Mapping[str, Any]) -> Self:
@@ -72,34 +102,51 @@ class UNetSettings:
         InvalidInput for an argument that no block here implements.
         """
         config = dict(config)
-        for name, allowed in _SUPPORTED.items():
-            if name in config and config.pop(name) not in allowed:
-                raise InvalidInput(f"the UNet's {name} is of another kind", " or ".join(map(str, allowed)))
-        kernel = config.pop("video_kernel_size", [3, 1, 1])
-        if list(kernel if isinstance(kernel, (list, tuple)) else [kernel]) != [3, 1, 1]:
-            raise InvalidInput(f"the UNet's video_kernel_size is {kernel}", "[3, 1, 1]")
+        for name, (absent, allowed) in _REFERENCE.items():
+            value = config.pop(name, absent)
+            if value not in allowed:
+                raise InvalidInput(f"the UNet's {name} is {value}", " or ".join(map(str, allowed)))
         for name in _WITHOUT_EFFECT & set(config):
             del config[name]
         base = config.pop("model_channels")
-        multiples = config.pop("channel_mult")
+        channels = tuple(base * multiple for multiple in config.pop("channel_mult", (1, 2, 4, 8)))
+        if channels[0] != base:  # the reference's last convolution takes model_channels
+            raise InvalidInput(f"the UNet's channel_mult begins with {channels[0] // base}", "1")
         resolutions = config.pop("attention_resolutions")
-        blocks = config.pop("num_res_blocks")
-        depth = config.pop("transformer_depth", 1)
-        blocks, depth = (_one_number(n, v) for n, v in (("num_res_blocks", blocks), ("depth", depth)))
+        middle = config.pop("transformer_depth_middle", None)
+        width, heads = config.pop("num_head_channels", -1), config.pop("num_heads", -1)
         settings = cls(
             in_channels=config.pop("in_channels"),
             vector_width=config.pop("adm_in_channels"),
             out_channels=config.pop("out_channels"),
-            channels=tuple(base * m for m in multiples),
-            attention=tuple(2**level in resolutions for level in range(len(multiples))),
-            blocks=blocks,
-            head_width=config.pop("num_head_channels"),
+            channels=channels,
+            attention=tuple(2**level in resolutions for level in range(len(channels))),
+            blocks=_one_number("num_res_blocks", config.pop("num_res_blocks")),
+            head_width=0 if width == -1 else width,
             context_width=config.pop("context_dim"),
-            depth=depth,
+            depth=_depth(config.pop("transformer_depth", 1), middle, len(channels)),
+            heads=heads if width == -1 else 0,  # the reference looks at the number only without a width
+            linear=bool(config.pop("use_linear_in_transformer", False)),
         )
         if config:
             raise InvalidInput(f"the UNet's settings {', '.join(config)} are unknown", "those of VideoUNet")
+        settings._check()
         return settings
+
+    def _check(self) -> None:
+        """InvalidInput for sizes that the reference class could not be built with either."""
+        if self.heads < 0 or self.head_width < 0 or not (self.heads or self.head_width):
+            raise InvalidInput("the UNet's attention has no heads", "num_head_channels or num_heads")
+        for width, heads in zip(self.channels, self.heads_at, strict=True):
+            if width % NORM_GROUPS:
+                raise InvalidInput(
+                    f"the UNet has a level of {width} channels", f"a multiple of {NORM_GROUPS}"
+                )
+            if not heads or width % heads or (self.head_width and width % self.head_width):
+                raise InvalidInput(
+                    f"{width} channels do not divide into {heads or 'no'} heads of equal width",
+                    "num_head_channels or num_heads that divide every level's channels",
+                )
 
 
 def _one_number(name: str, value: Any) -> int:
@@ -107,6 +154,17 @@ def _one_number(name: str, value: Any) -> int:
     if len(values) != 1:
         raise InvalidInput(f"the UNet's {name} differs from level to level ({value})", "one number")
     return int(values.pop())
+
+
+def _depth(levels: Any, middle: int | None, count: int) -> int | tuple[int, ...]:
+    """`UNetSettings.depth` of the published transformer_depth and transformer_depth_middle."""
+    given = [int(d) for d in levels] if isinstance(levels, (list, tuple)) else [int(levels)] * count
+    if len(given) != count:
+        raise InvalidInput(
+            f"the UNet's transformer_depth is {levels}", f"a number, or one for each of {count}"
+        )
+    depths = (*given, given[-1] if middle is None else int(middle))
+    return depths[0] if len(set(depths)) == 1 else depths
 
 
 class VideoUNet(nn.Module):
@@ -128,30 +186,38 @@ class VideoUNet(nn.Module):
             projection_class_embeddings_input_dim=settings.vector_width,
             layers_per_block=settings.blocks,
             cross_attention_dim=settings.context_width,
-            transformer_layers_per_block=settings.depth,
-            num_attention_heads=tuple(c // settings.head_width for c in settings.channels),
+            transformer_layers_per_block=settings.depths[:-1],
+            num_attention_heads=settings.heads_at,
         )
+        if settings.depths[-1] != settings.depths[-2]:
+            self.net.mid_block = UNetMidBlockSpatioTemporal(
+                settings.channels[-1],
+                temb_channels=4 * settings.channels[0],
+                transformer_layers_per_block=settings.depths[-1],
+                cross_attention_dim=settings.context_width,
+                num_attention_heads=settings.heads_at[-1],
+            )
         _mend_eps(self.net)
 
     def forward(
         self,
         sample: torch.Tensor,  # [B * T, in_channels, H, W]
-        noise_level: torch.Tensor,  # [B], the sampler's c_noise
-        context: torch.Tensor,  # [B, tokens, context_width]
-        vector: torch.Tensor,  # [B, vector_width], or [B * T, vector_width]
+        noise_level: torch.Tensor,  # [B] or [B * T], the sampler's c_noise
+        context: torch.Tensor,  # [B or B * T, tokens, context_width]
+        vector: torch.Tensor,  # [B or B * T, vector_width]
         frames: int,
     ) -> torch.Tensor:
         """Returns [B * T, out_channels, H, W] in the sample's precision; inside, the parameters' is used."""
         net = self.net
         given, sample = sample.dtype, sample.to(net.conv_in.weight.dtype)
         samples = len(sample) // frames
-        time = net.time_embedding(net.time_proj(noise_level.expand(samples)).to(sample.dtype))
-        embedding = time.repeat_interleave(frames, dim=0)  # [B * T, E]
-        vector = net.add_embedding(vector.to(sample.dtype))
-        embedding = embedding + (
-            vector if len(vector) == len(sample) else vector.repeat_interleave(frames, 0)
-        )
-        context = context.to(sample.dtype).repeat_interleave(frames, dim=0)
+
+        def framed(rows: torch.Tensor) -> torch.Tensor:
+            return rows if len(rows) == len(sample) else rows.repeat_interleave(frames, dim=0)
+
+        time = net.time_embedding(net.time_proj(noise_level).to(sample.dtype))
+        embedding = framed(time) + framed(net.add_embedding(vector.to(sample.dtype)))  # [B * T, E]
+        context = framed(context.to(sample.dtype))
         still = torch.zeros(samples, frames, dtype=sample.dtype, device=sample.device)
 
         def known(block: nn.Module) -> dict[str, torch.Tensor]:
@@ -207,6 +273,7 @@ _RESIDUAL = {
 def unet_rule(settings: UNetSettings):
     """The names of the published files, below "model.diffusion_model.", for `VideoUNet` of these settings."""
     level_blocks = settings.blocks + 1
+    ends = unchanged if settings.linear else squeezed
     attention_up = settings.attention[::-1]
 
     def rule(name: str) -> Take:
@@ -217,7 +284,7 @@ def unet_rule(settings: UNetSettings):
             return Take(f"{_ENDS[stem]}.{ending}")
         if words[0] == "mid_block":
             place, rest = f"middle_block.{_MIDDLE['.'.join(words[1:3])]}", words[3:]
-            return Take(f"{place}.{_inside(words[1], rest)}")
+            return Take(f"{place}.{_inside(words[1], rest)}", _change(rest, ends))
         level, kind, number = int(words[1]), words[2], int(words[3])
         rest = words[4:]
         if words[0] == "down_blocks":
@@ -231,9 +298,14 @@ def unet_rule(settings: UNetSettings):
                 behind = 2 if attention_up[level] else 1
                 return Take(f"output_blocks.{first + settings.blocks}.{behind}.conv.{ending}")
             place = f"output_blocks.{first + number}.{0 if kind == 'resnets' else 1}"
-        return Take(f"{place}.{_inside(kind, rest)}")
+        return Take(f"{place}.{_inside(kind, rest)}", _change(rest, ends))
 
     return rule
+
+
+def _change(words: list[str], ends: Change) -> Change:
+    """Of a transformer's first or last layer; any other parameter is taken as it is."""
+    return ends if words[0] in ("proj_in", "proj_out") and words[1] == "weight" else unchanged
 
 
 def _inside(kind: str, words: list[str]) -> str:

@@ -18,6 +18,7 @@ from backend.models.rules import Rule, Take, identity_kernel, squeezed
 from shared_protocol.errors import InvalidInput
 
 LATENT_SCALE = 0.18215
+NORM_GROUPS = 32
 
 _SUPPORTED = {
     "attn_type": ("vanilla", "vanilla-xformers"),
@@ -58,16 +59,20 @@ class VaeSettings:
         """From the reference's `ddconfig`; InvalidInput for what the modules here do not implement."""
         config = dict(config)
         for name, allowed in _SUPPORTED.items():
-            if name in config and config.pop(name) not in allowed:
-                raise InvalidInput(f"the autoencoder's {name} is of another kind", f"{allowed[0]}")
+            if name in config and (value := config.pop(name)) not in allowed:
+                raise InvalidInput(f"the autoencoder's {name} is {value}", f"{allowed[0]}")
         kernel = config.pop("video_kernel_size", [3, 1, 1])
         if list(kernel) != [3, 1, 1]:
             raise InvalidInput(f"the autoencoder's video_kernel_size is {kernel}", "[3, 1, 1]")
         for name in _WITHOUT_EFFECT & set(config):
             del config[name]
-        base = config.pop("ch")
+        base, multiples = config.pop("ch"), tuple(config.pop("ch_mult"))
+        if multiples[0] != 1:  # the blocks' first convolution makes the first level's channels
+            raise InvalidInput(f"the autoencoder's ch_mult begins with {multiples[0]}", "1")
+        if base % NORM_GROUPS:
+            raise InvalidInput(f"the autoencoder's ch is {base}", f"a multiple of {NORM_GROUPS}")
         settings = cls(
-            channels=tuple(base * m for m in config.pop("ch_mult")),
+            channels=tuple(base * m for m in multiples),
             blocks=config.pop("num_res_blocks"),
             latent_channels=config.pop("z_channels"),
             in_channels=config.pop("in_channels", 3),
