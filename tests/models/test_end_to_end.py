@@ -133,3 +133,45 @@ def test_a_job_of_the_daemon_shows_previews_is_cancelled_and_comes_to_its_end(
         job = client.submit([picture], quality="draft", options=options, seed=1).job
         assert client.wait(job).state == "succeeded"
         assert {"mesh.glb", "splats.ply"} <= {file.name for file in client.manifest(job)}
+
+
+@pytest.mark.slow
+def test_v3d_and_sv3d_draw_their_orbits_for_the_daemon(hub, picture, tmp_path, monkeypatch, capsys):
+    given = {
+        "svd_xt": ["svd_xt"], "v3d": ["v3d_object"], "sv3d_u": ["sv3d_u"], "sv3d_p": ["sv3d_p"],
+    }  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    small = {"matting.size": 64, "orbit.size": 64, "orbit.steps": 2, "orbit.views": 5}
+    engines = {
+        "v3d": {"orbit.engine": "v3d"},
+        "sv3d_u": {"orbit.engine": "sv3d_u"},
+        "sv3d_p": {"orbit.engine": "sv3d_p", "orbit.path": "0:10, 90:40, 180:-20, 270:0"},
+    }
+    with served(tmp_path / "daemon") as (_, client):
+        names = {(e.stage, e.name): (e.ready, e.remedy) for e in client.status().engines}
+        for engine in engines:
+            assert names["orbit", engine] == (False, f"Run: python -m backend models pull {engine}") or (
+                engine == "v3d" and names["orbit", engine][1].endswith("models pull v3d svd_xt")
+            )
+        for name, layouts in given.items():  # the daemon runs already: nothing is started anew
+            paths = [
+                str(tiny_models.write(tmp_path, layout, changed=tiny_models.crafted(layout)))
+                for layout in layouts
+            ]
+            sources = [word for path in paths for word in ("--from", path)]
+            assert main(["models", "pull", name, "--accept-licence", *sources]) == 0
+        for engine, options in engines.items():
+            job = client.submit(
+                [picture], recipe="image_to_orbit", quality="draft", options=small | options, seed=2
+            ).job
+            shown = {event.text for event in client.events(job, previews=True) if event.kind == "preview"}
+            record = client.job(job)
+            assert record.state == "succeeded", record.error
+            assert "orbit" in shown
+            files = {file.name: bytes(client.read(file)) for file in client.manifest(job)}
+            report = json.loads(files["report.json"])
+            assert [stage["engine"] for stage in report["stages"]][-1] == engine
+            assert report["sizes"]["views"] == (4 if engine == "sv3d_p" else 5)
+            with Image.open(io.BytesIO(files["orbit.png"])) as orbit:
+                assert orbit.size == (160 * report["sizes"]["views"], 160)
+                assert np.asarray(orbit).std() > 10  # something dark on white
