@@ -31,6 +31,7 @@ class ImportTask:
         self._prepared: Prepared | None = None
         self._error: BaseException | None = None
         self._steps = None
+        self._made = ""
         self._begun = 0
         self._thread = threading.Thread(target=self._prepare, name="orrery-import", daemon=True)
         self._thread.start()
@@ -43,14 +44,19 @@ class ImportTask:
             return False
         if self._error is not None:
             return self._fail(self._error)
+        if self._made and self._made in bpy.data.collections:
+            self._finish(undo=end != float("inf"))
+            return True
         try:
-            if self._steps is None:
+            if self._steps is None or self._made:  # made, and undone at once
                 self._begin()
             while time.perf_counter() < end:
                 next(self._steps)
         except StopIteration as finish:
-            self._finish(finish.value, by_script=end == float("inf"))
-            return True
+            self._made = (
+                finish.value.name
+            )  # the undo step, which takes in the whole file, has a turn of its own
+            return end == float("inf") and self.go_on(end)
         except ReferenceError as error:
             self._steps = None
             if self._begun >= MOST_BEGINNINGS:
@@ -73,17 +79,17 @@ class ImportTask:
 
     def _begin(self) -> None:
         self._begun += 1
+        self._made = ""
         self._steps = result_steps(self._prepared, self._provenance, self._placement, bpy.context.scene)
 
-    def _finish(self, collection: bpy.types.Collection, by_script: bool) -> None:
-        self.job.state, self.job.collection = State.IMPORTED, collection.name
+    def _finish(self, undo: bool) -> None:
+        """undo: not where a script calls an operator; there the step is the script's to make."""
+        self.job.state, self.job.collection = State.IMPORTED, self._made
         self._prepared = None
-        if by_script:  # as any operator that a script calls: the step is the script's to make
-            return
         windows = bpy.context.window_manager.windows
         override = {"window": windows[0]} if bpy.context.window is None and len(windows) else {}
         with bpy.context.temp_override(**override):  # a timer has no window of its own
-            if bpy.ops.ed.undo_push.poll():
+            if undo and bpy.ops.ed.undo_push.poll():
                 bpy.ops.ed.undo_push(message=f"Import {self.job.name}")
 
     def _fail(self, error: BaseException) -> bool:

@@ -41,7 +41,7 @@ def mesh_steps(glb: GlbMesh, name: str, collection: bpy.types.Collection) -> Ste
 def _geometry(mesh: bpy.types.Mesh, glb: GlbMesh) -> Steps:
     mesh.vertices.add(len(glb.vertices))
     yield
-    mesh.vertices.foreach_set("co", glb.vertices.ravel())
+    mesh.attributes["position"].data.foreach_set("vector", glb.vertices.ravel())
     yield
     mesh.edges.add(len(glb.edges))
     _put(mesh, ".edge_verts", "INT32_2D", "EDGE", glb.edges)
@@ -118,7 +118,9 @@ def packed_image(data: bytes, name: str) -> bpy.types.Image:
 
 def box(mesh: bpy.types.Mesh) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest corner, (3,) float32, metres; zeros for a mesh without vertices."""
+    if not len(mesh.vertices):
+        return np.zeros(3, np.float32), np.zeros(3, np.float32)
     points = np.empty(3 * len(mesh.vertices), np.float32)
-    mesh.vertices.foreach_get("co", points)
-    points = points.reshape(-1, 3) if len(points) else np.zeros((1, 3), np.float32)
+    mesh.attributes["position"].data.foreach_get("vector", points)
+    points = points.reshape(-1, 3)
     return points.min(axis=0), points.max(axis=0)

@@ -85,7 +85,11 @@ def result_steps(
     collection[_UNFINISHED] = mark = secrets.token_hex(8)
     try:
         yield from _fill(collection, prepared, provenance, placement, scene)
+        yield
         scene.collection.children.link(collection)
+        yield
+        bpy.context.view_layer.update()  # a layer that takes in objects while it is walked yields None
+        yield
     except BaseException:
         _remove(mark)
         raise
@@ -227,7 +231,6 @@ def show(collection: bpy.types.Collection, what: str) -> None:
 
 def _select(item: bpy.types.Object | None) -> None:
     layer = bpy.context.view_layer
-    layer.update()  # takes in the new objects; a layer that changes while it is walked yields None
     if item is None or item.name not in layer.objects:
         return
     for other in list(layer.objects):
