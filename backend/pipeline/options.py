@@ -105,6 +105,8 @@ class SplatsOptions:
     loss        "mse" (V3D) or "l1" (3DGS, ReconX) for the colours
     ssim        weight of D-SSIM next to it (V3D: MSE + ls D-SSIM + ll LPIPS)
     perceptual  weight of the perceptual term; None ("auto"): on where its weights are present
+    rates       learning rates: "measured", for hundreds of steps from the hull; "published" (3DGS, V3D), for
+                thousands
     densify     "none" (ReconX), "classic" (3DGS) or "mcmc" (3DGS-MCMC)
     most        Gaussians that densification may end with; 0 for twice `gaussians`
     hold_out    views kept from the fit; it ends when they gain no more
@@ -122,6 +124,7 @@ class SplatsOptions:
     loss: str = "mse"
     ssim: float = 0.02
     perceptual: float | None = None
+    rates: str = "measured"
     densify: str = "none"
     most: int = 0
     hold_out: int = 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from backend.geometry.splat_parameters import rates_called
 from backend.models import conditioning, orbits
 from backend.models.cameras import OURS_FROM_PUBLISHED
 from backend.models.depth import depth_size
@@ -228,7 +229,15 @@ def test_v3ds_way_on_a_gpu_is_its_released_commands(monkeypatch):
     options = override(preset("standard"), {"orbit.engine": "v3d"})
     splats = options["splats"]
     assert (splats.engine, splats.gaussians, splats.steps, splats.sh_degree) == ("gsplat", 100_000, 4000, 0)
-    assert (splats.ssim, splats.perceptual, splats.densify) == (1.0, 2.0, "classic")
+    assert (splats.loss, splats.ssim, splats.perceptual, splats.densify) == ("mse", 1.0, 2.0, "classic")
+    rates = rates_called(splats.rates)
+    assert (rates.harmonics, rates.opacity, rates.scale, rates.rotation) == (0.0025, 0.05, 0.005, 0.001)
+    # 1.6e-4 to 1.6e-6, times 1.1 times the cameras' distance 2, of an object .7 of the picture high
+    height = 0.7 * 2 * 2.0 * np.tan(np.radians(30))
+    assert rates.position == pytest.approx(1.6e-4 * 2.2 / height, rel=0.02) and rates.last == 0.01
+    first, last = rates.columns(1.0, height, 4), rates.columns(rates.last, height, 4)
+    assert last["positions"] == pytest.approx(first["positions"] / 100)
+    assert all(np.array_equal(last[name], first[name]) for name in first if name != "positions")
     assert options["surface"].engine == "neus" and options["texture"].engine == "refine_cuda"
     options = override(preset("standard"), {"orbit.engine": "hi3d"})
     assert options["surface"].engine == "neus" and options["surface"].neus_views == 16

@@ -15,7 +15,7 @@ import numpy as np
 from backend.geometry.parallel import map_parallel
 from backend.geometry.photometric import photometric_loss
 from backend.geometry.splat_adam import Adam
-from backend.geometry.splat_parameters import Rates, Raw, chain
+from backend.geometry.splat_parameters import Rates, Raw, chain, rates_called
 from backend.geometry.splat_raster import CameraGradient, Gaussians, Rendering, render_gaussians
 from backend.geometry.splat_targets import WHITE, Target
 from backend.pipeline.options import SplatsOptions
@@ -57,7 +57,7 @@ def fit(
     targets: list[Target],
     options: SplatsOptions,
     context: StageContext,
-    rates: Rates = Rates(),  # noqa: B008 - frozen
+    rates: Rates | None = None,
     perceptual: PerceptualTerm | None = None,
     *,
     half: list[Target] | None = None,
@@ -68,6 +68,7 @@ def fit(
     half         the targets at half size, for the first options.coarse of the steps
     corrections  of the cameras; learned when given (changed in place), numbered as `Target.view`
     """
+    rates = rates or rates_called(options.rates)
     if options.perceptual and perceptual is None:
         context.warn("Gaussians were fitted without the perceptual term: this engine has no weights for it.")
     judged = held_out_targets(len(targets), options.hold_out)

@@ -7,7 +7,7 @@ import numpy as np
 
 from backend.geometry.photometric_torch import ssim
 from backend.geometry.splat_gsplat import draw, require_cuda
-from backend.geometry.splat_parameters import HIGHER_DEGREES, Rates, Raw, prune
+from backend.geometry.splat_parameters import HIGHER_DEGREES, Rates, Raw, prune, rates_called
 from backend.geometry.splat_raster import Gaussians
 from backend.geometry.splat_targets import WHITE, Target
 from backend.pipeline.options import SplatsOptions
@@ -81,7 +81,7 @@ def fit_torch(
     context: StageContext,
     view_of: Rasterizer,
     device: str,
-    rates: Rates = Rates(),  # noqa: B008 - frozen
+    rates: Rates | None = None,
     *,
     perceptual: "TorchPerceptualTerm | None" = None,
     half: list[Target] | None = None,
@@ -92,6 +92,7 @@ def fit_torch(
     """
     import torch
 
+    rates = rates or rates_called(options.rates)
     if options.densify != "none" or options.hold_out or options.refine_cameras:
         context.warn(
             "The engine 'gsplat' fits without densification, views held out and corrections of cameras; "
@@ -152,7 +153,8 @@ def fit_torch(
             total.backward()
             errors.append(float(squares) / (3 * target.pixels))
         for group, rate in zip(optimiser.param_groups, learned.values(), strict=True):
-            group["lr"] = rate * step.decay
+            falls = rates.all_fall or group["params"][0] is positions
+            group["lr"] = rate * (step.decay if falls else 1.0)
         optimiser.step()
         schedule.report(step, float(np.mean(errors)), len(start.gaussians))
 
