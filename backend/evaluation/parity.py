@@ -247,10 +247,11 @@ def _scalars(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]
         else:
             scales = array.reshape(-1)
             first, last = float(scales[0]), float(scales[-1])
+            # The wave's first step, which is 2 / (frames - 1) of its height, tells how high it goes.
+            height = float(scales[1] - scales[0]) * (count - 1) / 2 if len(scales) > 1 else 0.0
             guidance = {
                 "lin": Guidance("linear", first, last),
-                # The wave's first step, which is 2 / (frames - 1) of its height, tells how high it goes.
-                "tri": Guidance("triangle", first, first + float(scales[1] - scales[0]) * (count - 1) / 2),
+                "tri": Guidance("triangle", first, first + height),
                 "con": Guidance("constant", last=last),
             }[kind[1]]
             outputs[name] = guidance.scales(count).numpy().reshape(array.shape)

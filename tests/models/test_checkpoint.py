@@ -59,6 +59,20 @@ def test_the_catalogues_placements_answer_for_every_size_of_gpu():
     ]  # fmt: skip
 
 
+def test_networks_are_placed_by_the_memory_that_is_free_now(monkeypatch):
+    needs = {8: "sequential", 12: "parts", 24: "full"}
+    cpu = [Placement.here(kind, needs).kind for kind in ("auto", "full", "parts", "sequential")]
+    assert cpu == ["full", "full", "parts", "parts"]
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "memory_reserved", lambda: 3 * 10**9)
+    monkeypatch.setattr(cuda, "memory_allocated", lambda: 10**9)
+    for free, kind in ((23, "full"), (12, "parts"), (5, "sequential")):
+        monkeypatch.setattr(cuda, "mem_get_info", lambda free=free: (free * 10**9, 24 * 10**9))
+        assert Placement.here("auto", needs).kind == kind
+    assert Placement.here("parts", needs) == Placement(torch.device("cuda"), torch.float16, "parts")
+
+
 class Foreign:
     def __reduce__(self):
         import os

@@ -20,6 +20,29 @@ def test_an_engine_that_may_not_fit_takes_its_frugal_way_at_once(monkeypatch):
         assert (context.low_memory, bool(context.warnings)) == (low, low)
 
 
+@pytest.mark.parametrize("cuda", [True, False])
+def test_an_engine_for_a_gpu_is_measured_by_the_gpu_where_there_is_one(monkeypatch, cuda):
+    entry = EngineEntry("orbit", "video", "x:Y", "", memory_bytes=10 << 30, gpu_bytes=7 << 30)
+    monkeypatch.setattr(runner, "cuda_present", lambda: cuda)
+    monkeypatch.setattr(runner, "free_bytes", lambda device: (6 << 30) if device else (9 << 30))
+    context = StageContext("orbit", None, "video")
+    runner._estimate_memory(entry, context)
+    assert context.low_memory
+    assert ("GPU memory" in context.warnings[0]) == cuda
+    assert ("7.0 GiB are usual" if cuda else "10.0 GiB are usual") in context.warnings[0]
+
+
+def test_the_published_engines_tell_what_they_need():
+    from backend.pipeline.engines import ENGINES
+    from backend.weights.store import find_entry
+
+    published = [entry for entry in ENGINES if entry.gpu_bytes]
+    assert {entry.name for entry in published} == {"hi3d", "v3d", "sv3d_u", "sv3d_p"}
+    for entry in published:
+        least = min(find_entry(entry.weights[0]).memory)
+        assert 0.8 * least * 10**9 < entry.gpu_bytes <= least * 10**9 and entry.memory_bytes > 8 << 30
+
+
 def test_free_memory_is_told_here():
     assert free_bytes(device=False) >= 0
 
