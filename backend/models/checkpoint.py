@@ -6,6 +6,7 @@ names that begin with `module.`.
 """
 
 import contextlib
+import pickletools
 import re
 import warnings
 import zipfile
@@ -23,6 +24,8 @@ WRAPPERS = ("module", "state_dict", "model")
 PREFIX = "module."
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 _AGAIN = "Fetch it again."
+_PICKLE_BYTES = 16 << 20
+"""Of a file that is looked through for what it calls."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,8 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
 def _refusal(path: Path, text: str, zipped: bool) -> WeightsError:
     """Why the restricted unpickler stopped, in one sentence."""
     found = re.search(r"GLOBAL (\S+)|function (\S+)|global `?([\w.]+)`?", text)
-    if found:
-        name = next(group for group in found.groups() if group).rstrip(".`")
+    name = next(group for group in found.groups() if group).rstrip(".`") if found else _foreign(path)
+    if name:
         return WeightsError(
             f"{path.name} uses '{name}', which is code and not data",
             "tensors in dictionaries",
@@ -144,3 +147,29 @@ def _refusal(path: Path, text: str, zipped: bool) -> WeightsError:
         )
     state = "holds more than tensors" if zipped else "is damaged or no PyTorch checkpoint"
     return WeightsError(f"{path.name} {state}", "tensors in dictionaries", _AGAIN)
+
+
+def _foreign(path: Path) -> str:
+    """What a pickle calls that is neither torch's nor a dictionary, read off its opcodes; empty: nothing."""
+    words: list[str] = []
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                inner = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
+                data = archive.read(inner) if inner else b""
+        else:
+            with path.open("rb") as stream:
+                data = stream.read(_PICKLE_BYTES)
+        for code, value, _ in pickletools.genops(data):
+            called = ""
+            if code.name == "GLOBAL":
+                called = str(value).replace(" ", ".")
+            elif code.name == "STACK_GLOBAL":
+                called = ".".join(words[-2:])
+            elif isinstance(value, str):
+                words.append(value)
+            if called and not called.startswith(("torch.", "collections.OrderedDict")):
+                return called
+    except (ValueError, OSError, zipfile.BadZipFile, IndexError):
+        pass  # what follows is no pickle: the caller says that it is damaged
+    return ""

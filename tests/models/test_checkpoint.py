@@ -98,10 +98,10 @@ def test_a_truncated_file_is_refused(tmp_path, name):
 
 
 def test_a_text_file_and_a_missing_one_are_refused(tmp_path):
-    (tmp_path / "page.ckpt").write_text("<html>Log in to download</html>")
+    (tmp_path / "notes.ckpt").write_text("log in to download")
     with (
         pytest.raises(WeightsError, match="damaged or no PyTorch checkpoint"),
-        open_checkpoint(tmp_path / "page.ckpt"),
+        open_checkpoint(tmp_path / "notes.ckpt"),
     ):
         pass
     with pytest.raises(WeightsError, match="does not exist"), open_checkpoint(tmp_path / "none.pt"):
