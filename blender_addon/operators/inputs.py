@@ -1,18 +1,26 @@
 """Pictures from elsewhere: the viewport, the clipboard, a file dropped onto the viewport."""
 
+import shutil
+import subprocess
 import sys
 import time
+from functools import cache
+from pathlib import Path
 
 import bpy
 
 from .. import session
 from ..properties import FROM_FILE, FROM_IMAGE, settings
 
-NO_CLIPBOARD = (
-    "There is no picture in the clipboard"
-    if sys.platform in ("win32", "darwin")
-    else "There is no picture in the clipboard (older Blenders cannot read pictures from it on Linux)"
+NO_CLIPBOARD = "There is no picture in the clipboard"
+NO_TOOL = (
+    "On Linux this Blender cannot read pictures from the clipboard by itself: install xclip or wl-clipboard"
 )
+CLIPBOARD_TOOLS = (
+    ("wl-paste", "--no-newline", "--type", "image/png"),
+    ("xclip", "-selection", "clipboard", "-target", "image/png", "-out"),
+)
+CLIPBOARD_SECONDS = 2.0
 SUFFIXES = ".png;.jpg;.jpeg;.webp;.bmp;.tif;.tiff;.tga"
 
 
@@ -30,14 +38,12 @@ class ORRERY_OT_render_viewport(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        folder = session.user_folder() / "inputs"
-        folder.mkdir(parents=True, exist_ok=True)
         render, overlay = context.scene.render, context.space_data.overlay
         kept = (render.film_transparent, overlay.show_overlays)
         render.film_transparent, overlay.show_overlays = True, False
         try:
             bpy.ops.render.opengl(view_context=True)
-            path = folder / f"viewport-{time.time_ns() // 1_000_000}.png"
+            path = _input_file("viewport")
             bpy.data.images["Render Result"].save_render(str(path), scene=context.scene)
         finally:
             render.film_transparent, overlay.show_overlays = kept
@@ -53,20 +59,59 @@ class ORRERY_OT_paste_image(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if bpy.app.background or not bpy.ops.image.clipboard_paste.poll():
+        if bpy.app.background:
             cls.poll_message_set(NO_CLIPBOARD)
+            return False
+        if not bpy.ops.image.clipboard_paste.poll() and not _clipboard_tools():
+            cls.poll_message_set(NO_TOOL if sys.platform == "linux" else NO_CLIPBOARD)
             return False
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        before = set(bpy.data.images)
-        bpy.ops.image.clipboard_paste()
-        new = [image for image in bpy.data.images if image not in before]
-        if not new:
+        image = _pasted_by_blender() or _pasted_by_tool()
+        if image is None:
             self.report({"ERROR"}, NO_CLIPBOARD)
             return {"CANCELLED"}
-        _take(context, new[0])
+        _take(context, image)
         return {"FINISHED"}
+
+
+@cache
+def _clipboard_tools() -> tuple[tuple[str, ...], ...]:
+    """Programs that hand out the clipboard of a Linux desktop."""
+    found = tuple(tool for tool in CLIPBOARD_TOOLS if shutil.which(tool[0]))
+    return found if sys.platform == "linux" else ()
+
+
+def _pasted_by_blender() -> bpy.types.Image | None:
+    if not bpy.ops.image.clipboard_paste.poll():
+        return None
+    before = set(bpy.data.images)
+    try:
+        bpy.ops.image.clipboard_paste()
+    except RuntimeError:  # it says so where the clipboard holds something else
+        return None
+    return next((image for image in bpy.data.images if image not in before), None)
+
+
+def _pasted_by_tool() -> bpy.types.Image | None:
+    for tool in _clipboard_tools():
+        try:
+            outcome = subprocess.run(tool, capture_output=True, timeout=CLIPBOARD_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if outcome.returncode == 0 and outcome.stdout.startswith(b"\x89PNG"):
+            path = _input_file("clipboard")
+            path.write_bytes(outcome.stdout)
+            return bpy.data.images.load(str(path))
+    return None
+
+
+def _input_file(what: str) -> Path:
+    """A new file for a picture that came from no file."""
+    folder = session.user_folder() / "inputs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{what}-{time.time_ns() // 1_000_000}.png"
 
 
 class ORRERY_OT_drop_image(bpy.types.Operator):

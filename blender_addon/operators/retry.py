@@ -49,7 +49,19 @@ def _reader(path: Path) -> Reader:
     return read
 
 
-class ORRERY_OT_retry(OfJob, bpy.types.Operator):
+class _OfInputs(OfJob):
+    """Mixed into an operator that sends a job's pictures again."""
+
+    def found(self) -> Job | None:
+        """The job, or None after a report: also where its pictures are not kept here."""
+        job = super().found()
+        if job is not None and not job.inputs:
+            self.report({"ERROR"}, NO_INPUT)
+            return None
+        return job
+
+
+class ORRERY_OT_retry(_OfInputs, bpy.types.Operator):
     """Run this job again with the same picture, settings and seed"""
 
     bl_idname = "orrery.retry"
@@ -60,9 +72,6 @@ class ORRERY_OT_retry(OfJob, bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         job = self.found()
         if job is None:
-            return {"CANCELLED"}
-        if not job.inputs:
-            self.report({"ERROR"}, NO_INPUT)
             return {"CANCELLED"}
         job.error = None
         submit_again(job, {}, job.seed, self.quality)
@@ -90,7 +99,7 @@ class ORRERY_OT_retry_with_changes(OfJob, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class ORRERY_OT_rerun(OfJob, bpy.types.Operator):
+class ORRERY_OT_rerun(_OfInputs, bpy.types.Operator):
     """Run this job again from a later stage on; what came before is not computed again"""
 
     bl_idname = "orrery.rerun"
@@ -142,9 +151,6 @@ class ORRERY_OT_rerun(OfJob, bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         job = self.found()
         if job is None:
-            return {"CANCELLED"}
-        if not job.inputs:
-            self.report({"ERROR"}, NO_INPUT)
             return {"CANCELLED"}
         if self.stage == "start":
             submit_again(job, {}, self.seed)

@@ -11,6 +11,7 @@ bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environmen
 import blender_addon  # noqa: E402
 from blender_addon import backend_process, picture, session  # noqa: E402
 from blender_addon.jobs import Job, JobList, State, Update  # noqa: E402
+from blender_addon.operators import inputs  # noqa: E402
 from shared_protocol.errors import AccessDenied, InvalidInput, NotReachable  # noqa: E402
 from tests.support import blender_files as files  # noqa: E402
 
@@ -196,3 +197,20 @@ def test_pictures_of_the_viewport_and_the_clipboard_say_why_there_are_none(addon
         bpy.ops.orrery.render_viewport()
     with pytest.raises(RuntimeError, match="no picture in the clipboard"):
         bpy.ops.orrery.paste_image()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Blender reads the clipboard itself")
+def test_a_picture_in_the_clipboard_comes_through_the_desktops_own_tool(addon, tmp_path, monkeypatch):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(files.png(np.full((4, 6, 3), 90, np.uint8)))
+    tool = tmp_path / "bin" / "xclip"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\n/bin/cat {picture}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent))
+    inputs._clipboard_tools.cache_clear()
+    image = inputs._pasted_by_tool()
+    assert tuple(image.size) == (6, 4)
+    tool.write_text("#!/bin/sh\necho there is only text\n")
+    assert inputs._pasted_by_tool() is None
+    inputs._clipboard_tools.cache_clear()
