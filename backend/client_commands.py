@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from backend.pipeline.engines import PROMPT_MODEL
-from backend.pipeline.recipes import PIPELINE_FILE, PROMPT_FILE
 from backend.queue_commands import ID_CHARACTERS, Add, Echo, add_queue_commands, connect, find_job
 from shared_protocol import messages as m
 from shared_protocol.endpoint import read_endpoint, state_folder
@@ -93,6 +92,8 @@ def submit(args: argparse.Namespace, echo: Echo, options: Mapping[str, Any]) -> 
     watch (bool), out (Path or None)
     options: {"texture.size": 2048, ...}, changes to the preset
     """
+    from backend.pipeline.recipes import PIPELINE_FILE, PROMPT_FILE
+
     check_source(args)
     source = [args.picture]
     if args.prompt is not None:

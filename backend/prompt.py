@@ -1,5 +1,6 @@
 """A picture of an object out of words, by any text-to-image pipeline of diffusers: in front of `generate`."""
 
+import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -49,8 +50,13 @@ def draw(prompt: str, model: str | None, seed: int, step: Step = lambda done, to
         return values
 
     step(0, 1, "Drawing the prompt")
+    # A few of diffusers' pipelines tell nothing while they draw.
+    tells = "callback_on_step_end" in inspect.signature(pipeline.__call__).parameters
     drawn = pipeline(
-        TEMPLATE.format(prompt.strip()), generator=random, output_type="np", callback_on_step_end=told
+        TEMPLATE.format(prompt.strip()),
+        generator=random,
+        output_type="np",
+        **({"callback_on_step_end": told} if tells else {}),
     ).images[0]
     opaque = np.ones((*drawn.shape[:2], 1))
     return Picture(np.ascontiguousarray(np.concatenate([drawn, opaque], axis=-1), dtype=np.float32))
