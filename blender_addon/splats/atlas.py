@@ -11,10 +11,12 @@ import gpu
 import numpy as np
 
 from . import layout
-from .shaders import ATLAS_ROW, COLORS
+from .shaders import ATLAS_ROW, COLORS, copy_rows
 
 _STEP = 1 << 14
 """Gaussians worked on between two looks at the clock."""
+_PIECE = 128
+"""Rows of a texture that are uploaded at once: 6 MB."""
 LARGEST = (1 << 24) - 1
 """Row numbers travel as float32."""
 
@@ -65,39 +67,54 @@ def build(sources: Sequence[tuple[str, object]]) -> Iterator[Atlas]:
     degrees = {name: layout.degree(data) for name, data, _, _ in chosen}
     textures = -(-((max(degrees.values()) + 1) ** 2) // 4)
     rows = -(-total // ATLAS_ROW)
-    geometry = np.zeros((rows * ATLAS_ROW, 12), np.float32)
+    # Both are used again: memory is slow when it is touched for the first time. What a texture holds of the
+    # one before it, where a data-block has fewer coefficients, is never looked at.
+    packed = np.zeros((rows * ATLAS_ROW, 12), np.float32)
+    scratch = [np.empty(4 * max(count for *_, count in chosen), np.float32) for _ in range(3)]
+    yield atlas
     for name, data, first, count in chosen:
         positions = layout.values(data, "position")
         atlas.blocks[name] = Block(first, positions, degrees[name])
         yield atlas
-        scales = layout.values(data, "scale")
+        scales = layout.values(data, "scale", scratch[0])
         yield atlas
-        rotations = layout.values(data, "rotation")
+        rotations = layout.values(data, "rotation", scratch[1])
         yield atlas
-        opacities = layout.values(data, "radiance:base")[:, 3]
+        opacities = layout.values(data, "radiance:base", scratch[2])[:, 3]
         yield atlas
-        for start in range(0, count, _STEP):
-            part = slice(start, start + _STEP)
-            into = geometry[first + start : first + min(start + _STEP, count)]
+        for part, into in _parts(packed, first, count):
             into[:, 0:3] = positions[part]
             into[:, 3] = opacities[part]
             into[:, 4:10] = covariances(scales[part], rotations[part])
             yield atlas
-    atlas.geometry = _texture(geometry)
-    del geometry
-    yield atlas
+    atlas.geometry = yield from _each(_filled(packed), atlas)
     for number in range(textures):
-        packed = np.zeros((rows * ATLAS_ROW, 12), np.float32)
         for name, data, first, count in chosen:
             for k in range(4 * number, min(4 * number + 4, (degrees[name] + 1) ** 2)):
                 column = 3 * (k % 4)
-                coefficient = layout.values(data, layout.coefficient(k))
+                coefficient = layout.values(data, layout.coefficient(k), scratch[0])
                 yield atlas
-                for start in range(0, count, 8 * _STEP):
-                    into = packed[first + start : first + min(start + 8 * _STEP, count)]
-                    into[:, column : column + 3] = coefficient[start : start + 8 * _STEP, :3]
+                for part, into in _parts(packed, first, count):
+                    into[:, column : column + 3] = coefficient[part, :3]
                     yield atlas
-        atlas.colors.append(_texture(packed))
+        atlas.colors.append((yield from _each(_filled(packed), atlas)))
+        yield atlas
+
+
+def _parts(packed: np.ndarray, first: int, count: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Slices of a data-block's Gaussians, and where they belong in all rows."""
+    for start in range(0, count, _STEP):
+        end = min(start + _STEP, count)
+        yield slice(start, end), packed[first + start : first + end]
+
+
+def _each(steps: Iterator[None], atlas: Atlas) -> Iterator[Atlas]:
+    """The same steps, yielding the atlas; returns what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
         yield atlas
 
 
@@ -119,10 +136,24 @@ def covariances(scales: np.ndarray, rotations: np.ndarray) -> np.ndarray:
     return result
 
 
-def _texture(values: np.ndarray) -> gpu.types.GPUTexture:
-    """(n * ATLAS_ROW, 12) -> a texture of three texels a row of `values`."""
-    size = (3 * ATLAS_ROW, len(values) // ATLAS_ROW)
-    return float_texture(values, size, "RGBA32F")
+def _filled(values: np.ndarray) -> Iterator[None]:
+    """(n * ATLAS_ROW, 12) -> a texture of three texels a row of `values`; in steps, it is what they return.
+
+    Python can only fill a texture as a whole, 50 ms for a million Gaussians: pieces are uploaded and drawn
+    into it.
+    """
+    width, rows = 3 * ATLAS_ROW, len(values) // ATLAS_ROW
+    if rows <= _PIECE:
+        return float_texture(values, (width, rows), "RGBA32F")
+    texture = gpu.types.GPUTexture((width, rows), format="RGBA32F")
+    frame = gpu.types.GPUFrameBuffer(color_slots=texture)
+    for first in range(0, rows, _PIECE):
+        yield
+        part = values[first * ATLAS_ROW : (first + _PIECE) * ATLAS_ROW]
+        piece = float_texture(part, (width, len(part) // ATLAS_ROW), "RGBA32F")
+        with frame.bind():
+            copy_rows(piece, first)
+    return texture
 
 
 def float_texture(values: np.ndarray, size: tuple[int, int], kind: str) -> gpu.types.GPUTexture:

@@ -22,8 +22,10 @@ from shared_protocol.splats.elements import Table, read_tables
 from shared_protocol.splats.files import decode_stored
 from shared_protocol.splats.ply import property_names
 
-_BLOCK = 2048
-"""Rows worked on at a time: half a megabyte at degree 3."""
+_BLOCK = 1024
+"""Rows worked on at a time: a quarter of a megabyte at degree 3."""
+_TRIPLE = np.dtype("V12")
+"""Red, green and blue, moved as one."""
 _STEP = 1 << 13
 """Rows between two looks at the clock."""
 
@@ -182,29 +184,30 @@ def _from_rows(table: Table, degree: int) -> Iterator[Columns | None]:
     count = len(rows)
     in_file = sum(name.startswith("f_rest_") for name in table.names) // 3 + 1
     kept = min(in_file, COEFFICIENTS[degree])
-    coefficients = [np.empty((count, 3), np.float32) for _ in range(kept)]
+    coefficients = np.empty((kept, count, 3), np.float32)  # one piece: the system maps it at once
+    triples = coefficients.view(_TRIPLE)[..., 0]
     positions, log_scales = np.empty((count, 3), np.float32), np.empty((count, 3), np.float32)
     rotations, logits = np.empty((count, 4), np.float32), np.empty(count, np.float32)
-    first, rest, tail = at["f_dc_0"], at["f_dc_2"] + 1, at["opacity"]
+    first, tail = at["f_dc_0"], at["opacity"]
+    # In the file all of red comes first, then green, then blue.
+    order = first + np.arange(3 * kept).reshape(kept, 3)
+    order[1:] = first + 3 + np.arange(kept - 1)[:, None] + np.arange(3) * (in_file - 1)
+    order = order.ravel()
     for start in range(0, count, _BLOCK):
         part = slice(start, start + _BLOCK)
         block = rows[part]
         positions[part] = block[:, :3]
-        coefficients[0][part] = block[:, first:rest]
+        triples[:, part] = block.take(order, axis=1).view(_TRIPLE).T
         logits[part] = block[:, tail]
         log_scales[part] = block[:, tail + 1 : tail + 4]
         rotations[part] = block[:, tail + 4 : tail + 8]
-        for k in range(1, kept):
-            column = coefficients[k][part]
-            for channel in range(3):
-                column[:, channel] = block[:, rest + channel * (in_file - 1) + k - 1]
         if not _usable(
             block[:, first:tail], positions[part], log_scales[part], rotations[part], logits[part]
         ):
             return
         if not (start + _BLOCK) % _STEP:
             yield None
-    yield Columns(positions, log_scales, rotations, logits, coefficients)
+    yield Columns(positions, log_scales, rotations, logits, list(coefficients))
 
 
 def _usable(

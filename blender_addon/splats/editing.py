@@ -8,7 +8,7 @@ from mathutils.kdtree import KDTree
 from shared_protocol.conventions import linear_from_srgb
 from shared_protocol.splats.arrays import StoredSplats, activate
 
-from . import layout, nodes
+from . import harmonics, layout, nodes
 from .transform import joined, matrices, transformed
 
 COLORS = "Gaussians"
@@ -326,18 +326,9 @@ def colors_at(stored: StoredSplats, points: np.ndarray, normals: np.ndarray) -> 
     squared = np.minimum((local**2).sum(axis=2), 60.0)
     weights = splats.opacities[found] * np.exp(-0.5 * squared) + 1e-12 / (1 + (offset**2).sum(axis=2))
     weights /= weights.sum(axis=1, keepdims=True)
-    basis = harmonics_basis(-normals, splats.harmonics.shape[1])
+    basis = harmonics.values_of(-normals, splats.harmonics.shape[1])
     seen = np.maximum(0.5 + np.einsum("vk,vnkc->vnc", basis, splats.harmonics[found]), 0)
     return np.einsum("vn,vnc->vc", weights, seen)
-
-
-def harmonics_basis(directions: np.ndarray, coefficients: int) -> np.ndarray:
-    """(V, 3) unit -> (V, K) values of the harmonics, from the polynomials of `nodes`."""
-    columns = [np.full(len(directions), nodes.SH_C0)]
-    axes = dict(zip("xyz", np.asarray(directions, np.float64).T, strict=True))
-    for polynomial in nodes.BASIS[: coefficients - 1]:
-        columns.append(sum(factor * np.prod([axes[a] for a in name], axis=0) for factor, name in polynomial))
-    return np.stack(columns, axis=1)
 
 
 def refresh_nodes(item: bpy.types.Object) -> None:

@@ -85,13 +85,17 @@ def coefficient(index: int) -> str:
     return f"radiance:sh_{index - 1}" if index else "radiance:base"
 
 
-def values(data: Data, name: str) -> np.ndarray:
-    """(G, width) float32, a copy of one attribute; width is the attribute's."""
+def values(data: Data, name: str, scratch: np.ndarray | None = None) -> np.ndarray:
+    """(G, width) float32, a copy of one attribute; width is the attribute's.
+
+    scratch  where to put it, flat: memory that was touched before costs less
+    """
     attribute = data.attributes[name]
     field, width = _FIELDS[attribute.data_type]
-    result = np.empty((len(attribute.data), width), np.float32)
-    attribute.data.foreach_get(field, result.reshape(-1))
-    return result
+    size = len(attribute.data) * width
+    flat = np.empty(size, np.float32) if scratch is None else scratch[:size]
+    attribute.data.foreach_get(field, flat)
+    return flat.reshape(-1, width)
 
 
 def make(data: Data, name: str) -> bpy.types.Attribute:

@@ -1,6 +1,6 @@
 """Building node trees in code."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import bpy
 
@@ -37,14 +37,6 @@ class Nodes:
             self.put(node.inputs["Scale"] if operation == "SCALE" and index else node.inputs[index], value)
         return node.outputs[output]
 
-    def mix_vectors(self, factor: object, first: object, second: object) -> bpy.types.NodeSocket:
-        """`first` where the factor is 0, `second` where it is 1."""
-        return self.vector(
-            "ADD",
-            self.vector("SCALE", first, self.math("SUBTRACT", 1.0, factor)),
-            self.vector("SCALE", second, factor),
-        )
-
     def attribute(self, name: str, kind: str) -> bpy.types.NodeSocket:
         node = self.node("GeometryNodeInputNamedAttribute", {"Name": name}, data_type=kind)
         return next(socket for socket in node.outputs if socket.enabled and socket.name == "Attribute")
@@ -58,26 +50,41 @@ class Nodes:
         self.put(next(socket for socket in node.inputs if socket.enabled and socket.name == "Value"), value)
         return node.outputs["Geometry"]
 
-    def group(self, tree: bpy.types.NodeTree) -> bpy.types.NodeSocket:
-        """The output of a node of a tree that `value_tree` made."""
-        return self.node("GeometryNodeGroup", node_tree=tree).outputs["Value"]
+    def xyz(self, vector: object) -> tuple[bpy.types.NodeSocket, ...]:
+        """The three numbers of a vector."""
+        return tuple(self.node("ShaderNodeSeparateXYZ", {0: vector}).outputs)
 
-    def nested(self, name: str, kind: str, build: Callable[["Nodes"], Iterator[None]]) -> Iterator[None]:
-        """The same of a tree that is used but once; see `value_tree`."""
-        return self.group((yield from value_tree(name, kind, build)))
+    def joined(self, x: object, y: object, z: object) -> bpy.types.NodeSocket:
+        """A vector of three numbers."""
+        return self.node("ShaderNodeCombineXYZ", {0: x, 1: y, 2: z}).outputs[0]
+
+    def group(self, tree: bpy.types.NodeTree, *given: object) -> bpy.types.NodeSocket:
+        """The output of a node of a tree that `made_tree` made."""
+        return self.node("GeometryNodeGroup", dict(enumerate(given)), node_tree=tree).outputs[0]
 
 
-def value_tree(name: str, kind: str, build: Callable[[Nodes], Iterator[None]]) -> Iterator[None]:
-    """A node tree of one value, whose socket `build` makes and returns; in slices.
+def made_tree(
+    name: str,
+    kind: str,
+    build: Callable[..., Iterator[None]],
+    inputs: Sequence[tuple[str, str]] = (),
+) -> Iterator[None]:
+    """A geometry-nodes tree of one output, in slices: `build(nodes, *inputs)` makes and returns its socket.
+
+    kind    of the output, such as "NodeSocketVector"
+    inputs  (name, kind) each
 
     At each new link Blender looks through the whole tree: several small trees are made several times faster
-    than a large one.
+    than a large one, and what is used twice is made once.
     """
     tree = bpy.data.node_groups.new(f".{name}", "GeometryNodeTree")
+    for title, given in inputs:
+        tree.interface.new_socket(title, in_out="INPUT", socket_type=given)
     tree.interface.new_socket("Value", in_out="OUTPUT", socket_type=kind)
     nodes = Nodes(tree)
-    value = yield from build(nodes)
-    nodes.node("NodeGroupOutput", {"Value": value})
+    given = list(nodes.node("NodeGroupInput").outputs)[: len(inputs)] if inputs else ()
+    nodes.node("NodeGroupOutput", {0: (yield from build(nodes, *given))})
+    yield
     return tree
 
 

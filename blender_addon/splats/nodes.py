@@ -16,8 +16,9 @@ from collections.abc import Iterator
 import bpy
 
 from ..importers.steps import finished
-from . import billboards, mixing
-from .node_kit import Nodes, built_material
+from . import billboards, harmonics, mixing
+from .camera_nodes import CameraTrees, camera_trees
+from .node_kit import Nodes, built_material, made_tree
 
 GROUP = "Orrery Gaussians"
 MATERIAL = "Orrery Gaussian"
@@ -33,29 +34,6 @@ VIEWPORT_SHELL = 2.0
 """Outside of a render the spheres are drawn solid: one standard deviation looks like the surface."""
 
 SHELL_SIZE = "orrery_shell"
-SH_C0 = 0.28209479177387814
-C1, C2A, C2B, C2C = 0.4886025119029199, 1.0925484305920792, 0.31539156525252005, 0.5462742152960396
-C3A, C3B, C3C = 0.5900435899266435, 2.890611442640554, 0.4570457994644658
-C3D, C3E = 0.3731763325901154, 1.445305721320277
-BASIS = (
-    ((-C1, "y"),),
-    ((C1, "z"),),
-    ((-C1, "x"),),
-    ((C2A, "xy"),),
-    ((-C2A, "yz"),),
-    ((2 * C2B, "zz"), (-C2B, "xx"), (-C2B, "yy")),
-    ((-C2A, "xz"),),
-    ((C2C, "xx"), (-C2C, "yy")),
-    ((-3 * C3A, "xxy"), (C3A, "yyy")),
-    ((C3B, "xyz"),),
-    ((-4 * C3C, "yzz"), (C3C, "xxy"), (C3C, "yyy")),
-    ((2 * C3D, "zzz"), (-3 * C3D, "xxz"), (-3 * C3D, "yyz")),
-    ((-4 * C3C, "xzz"), (C3C, "xxx"), (C3C, "xyy")),
-    ((C3E, "xxz"), (-C3E, "yyz")),
-    ((-C3A, "xxx"), (3 * C3A, "xyy")),
-)
-"""Real spherical harmonics 1 to 15 as polynomials of the unit direction from camera to splat, in the
-order and with the signs of 3D Gaussian Splatting (Kerbl 2023)."""
 
 
 def add_modifier(item: bpy.types.Object, degree: int = 0, *, antialiased: bool = False) -> None:
@@ -136,100 +114,81 @@ def group_steps(degree: int) -> Iterator[None]:
         socket = tree.interface.new_socket(title, in_out="INPUT", socket_type="NodeSocketBool")
         socket.description = words
     inputs = nodes.node("NodeGroupInput").outputs
-    points = inputs["Geometry"]
     viewport = nodes.node("GeometryNodeIsViewport").outputs[0]
+    shown = nodes.logic("AND", viewport, nodes.logic("NOT", inputs[PREVIEW]))
+    corners = nodes.group((yield from _corners_tree()), inputs["Geometry"])
 
-    encoded = yield from nodes.nested(
-        f"{GROUP} colour SH{degree}", "NodeSocketVector", lambda inner: _encoded_color(inner, degree)
-    )
-    shell = nodes.node(
-        "GeometryNodeSwitch",
-        {"Switch": viewport, "False": SHELL, "True": VIEWPORT_SHELL},
-        input_type="FLOAT",
-    ).outputs[0]
-    points = mixing.store_colors(nodes, points, encoded, inputs[ENCODED])
-    points = nodes.store(points, SHELL_SIZE, "FLOAT", shell)
-    yield
-
-    seen = yield from billboards.seen_trees()
-    size = yield from nodes.nested(
-        f"{GROUP} size", "NodeSocketVector", lambda inner: billboards.widened(inner, seen)
-    )
-    sphere = nodes.node("GeometryNodeMeshIcoSphere", {"Radius": 1.0, "Subdivisions": 3}).outputs["Mesh"]
-    painted = nodes.node("GeometryNodeSetMaterial", {"Geometry": sphere, "Material": material()})
+    camera = yield from camera_trees()
+    encoded = yield from harmonics.color_tree(degree, camera)
+    colored = yield from mixing.colored_tree(encoded)
+    points = nodes.group(colored, inputs["Geometry"], inputs[ENCODED])
+    flat = nodes.group((yield from billboards.flat_tree(camera)), points, inputs[FILTERED])
+    solid = nodes.group((yield from _solid_tree(camera)), points, viewport)
     instances = nodes.node(
-        "GeometryNodeInstanceOnPoints",
-        {
-            "Points": points,
-            "Instance": painted.outputs["Geometry"],
-            "Rotation": nodes.attribute("rotation", "QUATERNION"),
-            "Scale": nodes.vector("SCALE", size, shell),
-        },
-    ).outputs["Instances"]
-    yield
-    flat = yield from billboards.instances(nodes, points, seen, inputs[FILTERED])
-    solid = nodes.logic("OR", viewport, inputs[ANY_CAMERA])
-    instances = nodes.node(
-        "GeometryNodeSwitch", {"Switch": solid, "False": flat, "True": instances}, input_type="GEOMETRY"
-    ).outputs[0]
-    # Eight points of the bounding box: what the viewport needs to select and to frame the object.
-    corners = nodes.node(
-        "GeometryNodeDeleteGeometry",
-        {"Geometry": nodes.node("GeometryNodeBoundBox", {"Geometry": inputs["Geometry"]}).outputs[0]},
-        domain="EDGE",
-        mode="EDGE_FACE",
-    ).outputs[0]
-    shown = nodes.node(
         "GeometryNodeSwitch",
-        {
-            "Switch": nodes.logic("AND", viewport, nodes.logic("NOT", inputs[PREVIEW])),
-            "False": instances,
-            "True": corners,
-        },
+        {"Switch": nodes.logic("OR", viewport, inputs[ANY_CAMERA]), "False": flat, "True": solid},
         input_type="GEOMETRY",
     ).outputs[0]
-    nodes.node("NodeGroupOutput", {"Geometry": shown})
+    yield
+    whole = nodes.node(
+        "GeometryNodeSwitch", {"Switch": shown, "False": instances, "True": corners}, input_type="GEOMETRY"
+    ).outputs[0]
+    nodes.node("NodeGroupOutput", {"Geometry": whole})
     tree.name, tree["orrery_build"] = name, BUILD
     yield
     return tree
 
 
-def _encoded_color(nodes: Nodes, degree: int) -> Iterator[None]:
-    """The socket of (r, g, b) as a vector, sRGB-encoded, at least 0."""
-    base = nodes.attribute("radiance:base", "FLOAT_COLOR")
-    color = nodes.vector("MULTIPLY_ADD", base, (SH_C0,) * 3, (0.5,) * 3)
-    for band in range(1, degree + 1):
-        part = yield from nodes.nested(
-            f"{GROUP} band {band}", "NodeSocketVector", lambda inner, band=band: _band(inner, band)
-        )
-        color = nodes.vector("ADD", color, part)
-    return nodes.vector("MAXIMUM", color, (0.0,) * 3)
+def _corners_tree() -> Iterator[None]:
+    """Eight points of the bounding box: what the viewport needs to select and to frame the object."""
 
-
-def _band(nodes: Nodes, band: int) -> Iterator[None]:
-    """The socket of what the harmonics of one degree add to the colour, a vector."""
-    camera = billboards.camera(nodes)
-    from_eye = nodes.vector("SUBTRACT", nodes.node("GeometryNodeInputPosition").outputs[0], camera.eye)
-    chosen = nodes.mix_vectors(camera.perspective, camera.sight, from_eye)
-    ray = nodes.vector("NORMALIZE", chosen)  # camera to splat, in the object's frame
-    axes = nodes.node("ShaderNodeSeparateXYZ", {0: ray}).outputs
-    monomials = {"x": axes["X"], "y": axes["Y"], "z": axes["Z"]}
-    total = None
-    for index in range(band * band - 1, (band + 1) ** 2 - 1):
-        weight = 0.0
-        for factor, name in BASIS[index]:
-            weight = nodes.math("MULTIPLY_ADD", _product(nodes, monomials, name), factor, weight)
-        part = nodes.vector("SCALE", nodes.attribute(f"radiance:sh_{index}", "FLOAT_VECTOR"), weight)
-        total = part if total is None else nodes.vector("ADD", total, part)
+    def build(nodes: Nodes, geometry: bpy.types.NodeSocket) -> Iterator[None]:
+        box = nodes.node("GeometryNodeBoundBox", {"Geometry": geometry}).outputs[0]
         yield
-    return total
+        return nodes.node(
+            "GeometryNodeDeleteGeometry", {"Geometry": box}, domain="EDGE", mode="EDGE_FACE"
+        ).outputs[0]
+
+    kind = "NodeSocketGeometry"
+    return (yield from made_tree("Orrery Gaussians corners", kind, build, (("Geometry", kind),)))
 
 
-def _product(nodes: Nodes, monomials: dict[str, bpy.types.NodeSocket], name: str) -> bpy.types.NodeSocket:
-    """The socket of a monomial such as "xxy", made once."""
-    if name not in monomials:
-        monomials[name] = nodes.math("MULTIPLY", _product(nodes, monomials, name[:-1]), monomials[name[-1]])
-    return monomials[name]
+def _solid_tree(camera: CameraTrees) -> Iterator[None]:
+    """From points to spheres, turned and scaled; the second input is whether a viewport shows them."""
+
+    def build(nodes: Nodes, points: bpy.types.NodeSocket, viewport: bpy.types.NodeSocket) -> Iterator[None]:
+        shell = nodes.node(
+            "GeometryNodeSwitch",
+            {"Switch": viewport, "False": SHELL, "True": VIEWPORT_SHELL},
+            input_type="FLOAT",
+        ).outputs[0]
+        points = nodes.store(points, SHELL_SIZE, "FLOAT", shell)
+        sphere = nodes.node("GeometryNodeMeshIcoSphere", {"Radius": 1.0, "Subdivisions": 3}).outputs["Mesh"]
+        painted = nodes.node("GeometryNodeSetMaterial", {"Geometry": sphere, "Material": material()})
+        yield
+        # Scales whose squares hold the low-pass: what solid shapes can take of it.
+        wide, _, _ = nodes.xyz(nodes.group(camera.low_pass))
+        scale = nodes.attribute("scale", "FLOAT_VECTOR")
+        squares = nodes.vector("MULTIPLY_ADD", scale, scale, wide)
+        size = nodes.joined(*(nodes.math("SQRT", value) for value in nodes.xyz(squares)))
+        return nodes.node(
+            "GeometryNodeInstanceOnPoints",
+            {
+                "Points": points,
+                "Instance": painted.outputs["Geometry"],
+                "Rotation": nodes.attribute("rotation", "QUATERNION"),
+                "Scale": nodes.vector("SCALE", size, shell),
+            },
+        ).outputs["Instances"]
+
+    return (
+        yield from made_tree(
+            "Orrery Gaussians solid",
+            "NodeSocketGeometry",
+            build,
+            (("Points", "NodeSocketGeometry"), ("Viewport", "NodeSocketBool")),
+        )
+    )
 
 
 def material() -> bpy.types.Material:

@@ -231,6 +231,34 @@ def lay_shader() -> gpu.types.GPUShader:
 
 
 @cache
+def _copy_shader() -> gpu.types.GPUShader:
+    """Draws a texture, texel by pixel, some rows up."""
+    info = gpu.types.GPUShaderCreateInfo()
+    info.push_constant("INT", "first")
+    info.sampler(0, "FLOAT_2D", "piece")
+    info.vertex_in(0, "VEC2", "corner")
+    info.fragment_out(0, "VEC4", "result")
+    info.vertex_source("void main() { gl_Position = vec4(corner.xy, 0.0, 1.0); }")
+    info.fragment_source(
+        "void main() { result = texelFetch(piece, ivec2(gl_FragCoord.xy) - ivec2(0, first), 0); }"
+    )
+    return gpu.shader.create_from_info(info)
+
+
+def copy_rows(piece: gpu.types.GPUTexture, first: int) -> None:
+    """Draw `piece` into the bound target of its width, from this row on."""
+    shader = _copy_shader()
+    shader.bind()
+    shader.uniform_int("first", (first,))
+    shader.uniform_sampler("piece", piece)
+    gpu.state.viewport_set(0, first, piece.width, piece.height)
+    gpu.state.depth_test_set("NONE")
+    gpu.state.depth_mask_set(False)
+    gpu.state.blend_set("NONE")
+    whole_frame().draw(shader)
+
+
+@cache
 def splat_quads() -> gpu.types.GPUBatch:
     """`QUADS` quads; z numbers them."""
     square = np.array([(-1, -1), (1, -1), (1, 1), (-1, -1), (1, 1), (-1, 1)], np.float32)
@@ -256,5 +284,5 @@ def _batch(corners: np.ndarray) -> gpu.types.GPUBatch:
 
 def forget() -> None:
     """Let go of programs and batches: their GPU context ends with the window."""
-    for made in (splat_shader, lay_shader, splat_quads, whole_frame):
+    for made in (splat_shader, lay_shader, _copy_shader, splat_quads, whole_frame):
         made.cache_clear()
