@@ -29,6 +29,9 @@ FROM_FILE, FROM_IMAGE, FROM_SIDES, FROM_TEXT = "FILE", "IMAGE", "SIDES", "TEXT"
 SIDES = ("front", "right", "back", "left")
 """As Blender's own views of those names: `right` is seen from +X."""
 
+_RELATIVE_TOO = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+"""Of a path that may be relative to the .blend file; Blender says so from 4.5 on."""
+
 TEXTURE_SIZES = ("0", "512", "1024", "2048", "4096")
 """0 leaves it to the quality."""
 
@@ -62,7 +65,10 @@ class OrrerySettings(bpy.types.PropertyGroup):
         ),
     )
     path: bpy.props.StringProperty(
-        name="Picture", description="A picture of one object (PNG, JPEG, WebP ...)", subtype="FILE_PATH"
+        name="Picture",
+        description="A picture of one object (PNG, JPEG, WebP ...)",
+        subtype="FILE_PATH",
+        options=_RELATIVE_TOO,
     )
     image: bpy.props.PointerProperty(name="Image", description="An image of one object", type=bpy.types.Image)
     side_front: _side("Front")

@@ -47,6 +47,7 @@ class ORRERY_PT_generate(bpy.types.Panel):
         seconds = estimate.whole(current.jobs.jobs.values(), chosen.quality, kind.recipe)
         layout.label(text=f"Takes {estimate.words(seconds * chosen.variations)}", icon="TIME")
         draw_queue(layout, current.jobs)
+        _draw_notice(layout, current.jobs)
         if current.jobs.error is not None:
             error_box(layout, current.jobs.error)
         latest = current.jobs.latest
@@ -64,6 +65,10 @@ def _draw_link(layout: bpy.types.UILayout, jobs: JobList) -> None:
     row.label(text=words, icon=LINK_ICONS[jobs.link])
     if jobs.link in (Link.OFF, Link.LOST):
         row.operator("orrery.connect")
+
+
+def _draw_notice(layout: bpy.types.UILayout, jobs: JobList) -> None:
+    """Below the buttons: it comes by itself, and must not push one from under the mouse."""
     if jobs.notice:
         row = layout.box().row()
         paragraph(row, jobs.notice, "INFO", beside=1)
