@@ -93,7 +93,13 @@ def _pull(name: str, echo: Callable[[str], None]) -> None:
     for file in store.find_entry(name).files:
         path = store.weights_path(name, file.name)
         if file.layout and path.exists() and _can_convert(echo):
-            _convert(name, file, path, echo)
+            try:
+                _convert(name, file, path, echo)
+            except WeightsError:
+                # Out of the way: no engine shall count it as here, and a second pull fetches it anew.
+                path.replace(path.with_name(f"{path.name}.refused"))
+                store.unrecord(name, file.name)
+                raise
             path.unlink()  # what is converted is all of it that is used
     echo(f"{name}: {folder}")
 

@@ -179,10 +179,18 @@ def recorded(name: str) -> dict[str, dict[str, Any]]:
 
 def record(name: str, file: str, **facts: Any) -> None:
     """Keep what was found out about a file."""
+    known = recorded(name)
+    _keep(name, known | {file: known.get(file, {}) | facts})
+
+
+def unrecord(name: str, file: str) -> None:
+    """Forget it: what came was not the file."""
+    _keep(name, {other: facts for other, facts in recorded(name).items() if other != file})
+
+
+def _keep(name: str, known: dict[str, dict[str, Any]]) -> None:
     path = weights_folder() / name / RECORDED
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = recorded(name)
-    known[file] = known.get(file, {}) | facts
     temporary = path.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
     temporary.replace(path)

@@ -94,6 +94,21 @@ def test_an_unstated_checksum_is_recorded_and_a_gated_repository_is_explained(hu
     assert len(kept["sha256"]) == 64 and kept["stated"] is False
 
 
+def test_a_page_that_a_hub_gives_instead_of_a_file_makes_no_engine_ready(hub, monkeypatch, capsys):
+    whole = hub["hbyang/Hi3D", "second_stage.pt"]
+    page = whole.with_name("page.html")
+    page.write_text("<!doctype html><html>Log in</html>")
+    hub["hbyang/Hi3D", "second_stage.pt"] = page
+    with serving(hub, states_sums=False) as (endpoint, _):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        assert main(["models", "pull", "hi3d", "--accept-licence"]) == 2
+        assert "second_stage.pt is a web page" in capsys.readouterr().err
+        assert not store.weights_present("hi3d")
+        hub["hbyang/Hi3D", "second_stage.pt"] = whole
+        assert main(["models", "pull", "hi3d"]) == 0  # what came first was not kept as the checksum
+        assert store.weights_present("hi3d")
+
+
 def test_files_that_the_user_has_are_taken_whatever_they_are_called(hub, tmp_path, capsys):
     first, second = (tmp_path / name for name in ("a.pt", "b.pt"))
     hub["hbyang/Hi3D", "first_stage.pt"].rename(first)
