@@ -387,6 +387,7 @@ def reconstruct(views: Views, at: StageContext | None = None, **options):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_textured_ball_comes_back_round_at_its_size_and_place():
     shift = np.array([0.3, -0.1, 2.0])
     views = ball()

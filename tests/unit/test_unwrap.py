@@ -208,6 +208,7 @@ def test_a_mesh_that_cannot_be_laid_out_is_an_error_in_words():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", ["drill", "monkey"])
 def test_a_scan_of_200_000_faces_has_few_charts(name):
     scan = trimesh.load(shared_path("data", "protocol", name, "mesh.ply"), process=False)
@@ -224,6 +225,7 @@ def test_a_scan_of_200_000_faces_has_few_charts(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_ball_of_300_000_faces():
     mesh = _mesh(trimesh.creation.icosphere(subdivisions=7))
     uvs, charts = unwrap(mesh, 2048, _context())

@@ -1,8 +1,9 @@
-"""Compiles this stage's kernels ahead of use, and those of the mesh renderer."""
+"""Compiles this stage's kernels ahead of use, and those of the mesh renderer and of the export."""
 
 import numpy as np
 
 from backend.geometry.cameras import ring
+from backend.geometry.surface_lookup import SurfaceLookup
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, TexturedMesh, Views
 from backend.stages.texture.atlas import lay_out_texels, unwrap
@@ -23,3 +24,4 @@ def warm_up() -> None:
     textured = TexturedMesh(mesh, uvs, np.ones((16, 16, 3), dtype=np.float32))
     optimise(textured, views, view_trust(views), StageContext("texture", None, "project"), epochs=1)
     front_facts(textured, views)
+    SurfaceLookup(mesh.vertices, mesh.faces).nearest(corners)
