@@ -102,8 +102,8 @@ class OrrerySettings(bpy.types.PropertyGroup):
         name="Quads", description="Remesh to quads, for editing and subdivision; half as many as triangles"
     )
     lods: bpy.props.IntProperty(
-        name="Coarser Copies",
-        description="Levels of detail, hidden in a collection of their own, each a quarter of the one before",
+        name="LODs",
+        description="Coarser copies, hidden in a collection of their own, each a quarter of the one before",
         min=0,
         max=4,
     )

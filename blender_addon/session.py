@@ -158,7 +158,7 @@ class Session:
     def _take_in(self, update: Update) -> None:
         if update.kind == "history":
             self.jobs.hidden |= update.changes["hidden"]
-            self.jobs.take_in(update.changes["jobs"])
+            self.jobs.take_in([job for job in update.changes["jobs"] if job.id not in self.jobs.hidden])
             self.client.look(place())
         elif update.kind == "jobs":
             for job in take_records(self.jobs, update.changes["records"]):
@@ -183,7 +183,8 @@ class Session:
         return done
 
     def _keep(self, job: Job, new: bool = False) -> None:
-        self.client.save(user_folder(), history.to_plain(job), new)
+        if job.id not in self.jobs.hidden:  # deleted while it was imported
+            self.client.save(user_folder(), history.to_plain(job), new)
 
 
 def ready_to_import() -> bool:

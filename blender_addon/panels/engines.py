@@ -1,5 +1,8 @@
 """Which engine does each stage; those that are not ready say why."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import bpy
 
 from .. import session
@@ -31,14 +34,31 @@ class ORRERY_PT_engines(bpy.types.Panel):
             row.label(text=STAGE_LABELS[stage])
             name = getattr(chosen, f"engine_{stage}")
             row.menu(f"ORRERY_MT_engine_{stage}", text="Automatic" if name == AUTO else name)
-        waiting = [entry for entry in current.jobs.engines if not entry["ready"]]
-        for entry in waiting:
+        for remedy, words in waiting(current.jobs.engines).items():
             box = layout.box()
-            stage = STAGE_LABELS.get(entry["stage"], entry["stage"])
-            paragraph(box, f"{stage}: {entry['name']} is not ready, {entry['reason']}.", "INFO")
-            if entry.get("remedy"):
-                paragraph(box, entry["remedy"])
-                fix_buttons(box, of_remedy(entry["remedy"]))
+            paragraph(box, words, "INFO")
+            buttons = of_remedy(remedy)
+            if remedy and not buttons:
+                paragraph(box, remedy)
+            fix_buttons(box, buttons)
+
+
+def waiting(engines: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Remedy -> a sentence about the engines that it would make ready, and what they lack."""
+    lacking: dict[str, list[dict[str, Any]]] = {}
+    for entry in engines:
+        if not entry["ready"]:
+            lacking.setdefault(entry.get("remedy", ""), []).append(entry)
+    return {remedy: _sentence(entries) for remedy, entries in lacking.items()}
+
+
+def _sentence(entries: list[dict[str, Any]]) -> str:
+    stages: dict[str, list[str]] = {}
+    for entry in entries:
+        stages.setdefault(STAGE_LABELS.get(entry["stage"], entry["stage"]), []).append(entry["name"])
+    names = "; ".join(f"{stage}: {', '.join(found)}" for stage, found in stages.items())
+    shortest = min((entry["reason"] for entry in entries), key=len)
+    return f"{names}. Not ready, {shortest}{' and more' if len({e['reason'] for e in entries}) > 1 else ''}."
 
 
 class _EngineMenu:

@@ -25,8 +25,8 @@ class ORRERY_PT_options(bpy.types.Panel):
         layout.prop(chosen, "at")
         layout.prop(chosen, "size")
         layout.prop(chosen, "floor")
-        layout.row().prop(chosen, "show", expand=True)
-        layout.row().prop(chosen, "reference", expand=True)
+        layout.prop(chosen, "show")
+        layout.prop(chosen, "reference")
         column = layout.column()
         column.active = chosen.reference != NONE
         column.prop(chosen, "pack")

@@ -12,6 +12,7 @@ import blender_addon  # noqa: E402
 from blender_addon import backend_process, picture, session  # noqa: E402
 from blender_addon.jobs import Job, JobList, State, Update  # noqa: E402
 from blender_addon.operators import inputs  # noqa: E402
+from blender_addon.panels.engines import waiting  # noqa: E402
 from shared_protocol.errors import AccessDenied, InvalidInput, NotReachable  # noqa: E402
 from tests.support import blender_files as files  # noqa: E402
 
@@ -214,3 +215,23 @@ def test_a_picture_in_the_clipboard_comes_through_the_desktops_own_tool(addon, t
     tool.write_text("#!/bin/sh\necho there is only text\n")
     assert inputs._pasted_by_tool() is None
     inputs._clipboard_tools.cache_clear()
+
+
+def test_engines_that_lack_the_same_stand_together():
+    def entry(stage, name, reason, remedy, ready=False):
+        return {"stage": stage, "name": name, "reason": reason, "remedy": remedy, "ready": ready}
+
+    torch = 'Run: pip install "orrery[models]"'
+    found = waiting(
+        [
+            entry("orbit", "hi3d", "not installed: torch, diffusers", torch),
+            entry("orbit", "v3d", "not installed: torch, diffusers", torch),
+            entry("surface", "neus", "not installed: torch", torch),
+            entry("matting", "rembg", "weights not present: u2netp", "Run: models pull u2netp"),
+            entry("splats", "cpu", "", "", ready=True),
+        ]
+    )
+    assert found == {
+        torch: "Views around: hi3d, v3d; Surface: neus. Not ready, not installed: torch and more.",
+        "Run: models pull u2netp": "Cut-out: rembg. Not ready, weights not present: u2netp.",
+    }

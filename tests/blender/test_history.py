@@ -326,3 +326,18 @@ def test_a_backend_that_another_program_uses_too_does_not_end_with_this_blender(
         current.client._connection._backend = started
         current.close()
     assert ended == [stopped]
+
+
+def test_a_job_that_is_deleted_while_it_is_imported_does_not_come_back(blender_again, result, tmp_path):
+    current = blender_again()
+    with ScriptedBackend(tmp_path / "state", result):
+        job = generate(current)
+        pump_until(current, lambda: current.importing is not None)
+        current.delete(job)
+        pump_until(current, lambda: current.importing is None)
+    current = blender_again()
+    for _ in range(20):
+        current.pump()
+        time.sleep(0.005)
+    assert not current.jobs.jobs
+    assert not history.load(tmp_path / "user")
