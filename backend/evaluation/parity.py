@@ -345,7 +345,7 @@ def kind_of(meta: Mapping[str, Any], fixture: Fixture) -> Kind:
     """By what the file holds; InvalidInput where that is no kind known here."""
     config = meta.get("cfg")
     names = set(fixture)
-    if isinstance(config, dict) and "model_channels" in config:
+    if isinstance(config, dict) and {"adm_in_channels", "num_classes"} & set(config):
         if "in_noise" in names or "steps" in meta:
             known = names | (set(meta) & {"steps"})
             _ask(known, {"in_noise", "in_crossattn", "in_concat", "in_vector", "steps"}, "sampler")
