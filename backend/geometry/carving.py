@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.geometry.cameras import Cameras
+from backend.geometry.eight_bit import EightBit
 from backend.geometry.jit import kernel
 from backend.geometry.parallel import for_bands
 from backend.geometry.silhouettes import signed_distances
@@ -54,14 +55,13 @@ class Silhouettes:
     used: np.ndarray
 
 
-def silhouettes(alpha: np.ndarray, cameras: Cameras) -> Silhouettes:
+def silhouettes(alpha: np.ndarray | EightBit, cameras: Cameras) -> Silhouettes:
     """alpha (N, H, W) float32, straight; StageFailed when fewer than two views show anything."""
-    alpha = np.asarray(alpha, dtype=np.float32)
     if alpha.shape != (len(cameras), cameras.height, cameras.width):
         raise InvalidInput(
             f"masks have shape {alpha.shape}", f"({len(cameras)}, {cameras.height}, {cameras.width})"
         )
-    inside = alpha >= 0.5
+    inside = np.stack([view >= 0.5 for view in alpha])
     used = np.flatnonzero(inside.any(axis=(1, 2)))
     if len(used) < 2:
         raise StageFailed(
@@ -84,7 +84,7 @@ def silhouettes(alpha: np.ndarray, cameras: Cameras) -> Silhouettes:
     projection = chosen.intrinsics @ chosen.camera_from_world[:, :3]
     focal = np.sqrt(np.abs(chosen.intrinsics[:, 0, 0] * chosen.intrinsics[:, 1, 1]))
     return Silhouettes(
-        signed_distances(alpha[used]),
+        signed_distances(alpha, used),
         projection,
         focal.astype(np.float32),
         open_sides.astype(np.uint8),

@@ -14,6 +14,7 @@ import numpy as np
 
 from backend.geometry.cameras import Cameras
 from backend.geometry.displacement import Observed, SmoothDisplacement
+from backend.geometry.eight_bit import EightBit, levels_of
 from backend.geometry.jit import kernel
 from backend.geometry.mesh_check import vertex_normals
 from backend.geometry.mesh_raster import rasterize_mesh
@@ -217,14 +218,14 @@ def _reduced(rgba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def agreeing_pictures(
-    rgba: np.ndarray,
+    rgba: np.ndarray | EightBit,
     cameras: Cameras,
     vertices: np.ndarray,
     faces: np.ndarray,
     check: Callable[[], None] = lambda: None,
     *,
     texture: bool = True,
-) -> tuple[np.ndarray, float]:
+) -> tuple[EightBit, float]:
     """Pictures warped to agree on a surface, and the mean over them of the median warp in pixels.
 
     rgba (N, H, W, 4) float32 straight alpha, N cameras; vertices (V, 3), faces (F, 3) a closed surface near
@@ -253,7 +254,7 @@ def agreeing_pictures(
         return fragments.interpolate(normals, faces)[fragments.face >= 0]
 
     across = map_parallel(draw, range(len(cameras))) if texture else []
-    warped = np.empty(rgba.shape, dtype=np.float32)
+    warped = np.empty(rgba.shape, dtype=np.uint8)
 
     def warp(view: int) -> float:
         check()
@@ -272,14 +273,15 @@ def agreeing_pictures(
         check()
         flow = field.everywhere(coefficients, rgba.shape[2], rgba.shape[1])
         flow *= np.float32(max(rgba.shape[1:3]) / _STATED)
-        cover = rgba[view, ..., 3:]
-        picture = np.concatenate([rgba[view, ..., :3] * cover, cover], axis=-1)
+        picture = np.array(rgba[view])
+        cover = picture[..., 3:]
+        picture[..., :3] *= cover
         moved = cv2.remap(picture, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_CUBIC)
         covered = moved[..., 3:].clip(0, 1)
-        warped[view, ..., :3] = (moved[..., :3] / np.maximum(covered, 1e-3)).clip(0, 1)
-        warped[view, ..., 3:] = covered
+        warped[view, ..., :3] = levels_of(moved[..., :3] / np.maximum(covered, 1e-3))
+        warped[view, ..., 3:] = levels_of(covered)
         shown = cover[..., 0] > 0.5
         return float(np.median(np.hypot(flow[shown, 0], flow[shown, 1]))) if shown.any() else 0.0
 
     lengths = map_parallel(warp, range(len(cameras)))
-    return warped, float(np.mean(lengths))
+    return EightBit(warped), float(np.mean(lengths))

@@ -4,6 +4,7 @@ Used by texture baking (visibility), the orbit prior (rendering its shape) and t
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -24,6 +25,15 @@ class Fragments:
     barycentric: np.ndarray
     depth: np.ndarray
 
+    @classmethod
+    def nothing(cls, width: int, height: int) -> Self:
+        """An empty picture."""
+        return cls(
+            np.full((height, width), -1, dtype=np.int32),
+            np.zeros((height, width, 3), dtype=np.float32),
+            np.full((height, width), np.inf, dtype=np.float32),
+        )
+
     def interpolate(self, attribute: np.ndarray, faces: np.ndarray) -> np.ndarray:
         """Per-vertex `attribute` (V, C) at each pixel: (H, W, C) float32, 0 where nothing is."""
         corners = np.asarray(attribute, dtype=np.float32)[faces[np.maximum(self.face, 0)]]
@@ -33,8 +43,11 @@ class Fragments:
 
 
 @kernel
-def _rasterize_rows(points, faces, row_start, row_stop, width, face_out, bary_out, depth_out):
-    """points (V, 3) float64: pixel x, pixel y, depth; fills rows row_start..row_stop."""
+def _rasterize_rows(points, faces, top, row_start, row_stop, width, face_out, bary_out, depth_out):
+    """points (V, 3) float64: pixel x, pixel y, depth; fills rows row_start..row_stop.
+
+    The first row of the pictures that are filled is row `top`.
+    """
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         za, zb, zc = points[a, 2], points[b, 2], points[c, 2]
@@ -66,12 +79,13 @@ def _rasterize_rows(points, faces, row_start, row_stop, width, face_out, bary_ou
                     continue
                 pa, pb, pc = wa / za, wb / zb, wc / zc
                 depth = 1.0 / (pa + pb + pc)
-                if depth < depth_out[row, column]:
-                    depth_out[row, column] = depth
-                    face_out[row, column] = f
-                    bary_out[row, column, 0] = pa * depth
-                    bary_out[row, column, 1] = pb * depth
-                    bary_out[row, column, 2] = pc * depth
+                at = row - top
+                if depth < depth_out[at, column]:
+                    depth_out[at, column] = depth
+                    face_out[at, column] = f
+                    bary_out[at, column, 0] = pa * depth
+                    bary_out[at, column, 1] = pb * depth
+                    bary_out[at, column, 2] = pc * depth
 
 
 def rasterize_pixels(points: np.ndarray, faces: np.ndarray, width: int, height: int) -> Fragments:
@@ -82,14 +96,21 @@ def rasterize_pixels(points: np.ndarray, faces: np.ndarray, width: int, height: 
     """
     points = np.ascontiguousarray(points, dtype=np.float64)
     faces = np.ascontiguousarray(faces, dtype=np.int32)
-    face = np.full((height, width), -1, dtype=np.int32)
-    barycentric = np.zeros((height, width, 3), dtype=np.float32)
-    depth = np.full((height, width), np.inf, dtype=np.float32)
+    drawn = Fragments.nothing(width, height)
     for_bands(
-        lambda start, stop: _rasterize_rows(points, faces, start, stop, width, face, barycentric, depth),
+        lambda start, stop: _rasterize_rows(
+            points, faces, 0, start, stop, width, drawn.face, drawn.barycentric, drawn.depth
+        ),
         height,
     )
-    return Fragments(face, barycentric, depth)
+    return drawn
+
+
+def rasterize_rows(points: np.ndarray, faces: np.ndarray, width: int, start: int, stop: int) -> Fragments:
+    """Rows start..stop of `rasterize_pixels`, on this thread; points float64 and faces int32, contiguous."""
+    drawn = Fragments.nothing(width, stop - start)
+    _rasterize_rows(points, faces, start, start, stop, width, drawn.face, drawn.barycentric, drawn.depth)
+    return drawn
 
 
 def rasterize_mesh(
@@ -101,10 +122,14 @@ def rasterize_mesh(
     height: int,
 ) -> Fragments:
     """Rasterise a world-space mesh: vertices (V, 3) metres, faces (F, 3), one camera (4, 4), (3, 3)."""
+    return rasterize_pixels(mesh_in_pixels(vertices, world_from_camera, intrinsics), faces, width, height)
+
+
+def mesh_in_pixels(vertices: np.ndarray, world_from_camera: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """(V, 3) float64: pixel x, pixel y and depth of vertices (V, 3) in metres."""
     view = np.linalg.inv(world_from_camera)
     local = np.asarray(vertices, dtype=np.float64) @ view[:3, :3].T + view[:3, 3]
     depth = local[:, 2]
     image = local @ np.asarray(intrinsics, dtype=np.float64).T
     safe = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
-    points = np.column_stack([image[:, 0] / safe, image[:, 1] / safe, depth])
-    return rasterize_pixels(points, faces, width, height)
+    return np.column_stack([image[:, 0] / safe, image[:, 1] / safe, depth])

@@ -10,8 +10,11 @@ import numpy as np
 
 from backend.geometry.cameras import Cameras
 from backend.geometry.jit import kernel
-from backend.geometry.mesh_raster import rasterize_mesh
-from backend.geometry.parallel import for_bands
+from backend.geometry.mesh_raster import mesh_in_pixels, rasterize_rows
+from backend.geometry.parallel import bands, for_bands
+
+_STRIP = 128
+"""Rows of a picture that are drawn at once."""
 
 
 @kernel
@@ -97,19 +100,22 @@ def render_mesh(
     """
     uvs = np.ascontiguousarray(uvs, dtype=np.float32)
     texture = np.ascontiguousarray(texture, dtype=np.float32)
+    triangles = np.ascontiguousarray(faces, dtype=np.int32)
     out = np.zeros((len(cameras), cameras.height, cameras.width, 4), dtype=np.float32)
     fine = cameras.resized(cameras.width * supersample, cameras.height * supersample)
     for view in range(len(cameras)):
         on_view(view)
-        fragments = rasterize_mesh(
-            vertices, faces, fine.world_from_camera[view], fine.intrinsics[view], fine.width, fine.height
-        )
-        for_bands(
-            lambda start, stop, fragments=fragments, picture=out[view]: _resolve_rows(
-                fragments.face, fragments.barycentric, uvs, texture, supersample, start, stop, picture
-            ),
-            cameras.height,
-        )
+        points = mesh_in_pixels(vertices, fine.world_from_camera[view], fine.intrinsics[view])
+
+        def draw(start: int, stop: int, points: np.ndarray = points, picture: np.ndarray = out[view]) -> None:
+            # By strips: the fragments of a whole fine picture are many times the picture itself.
+            for top, bottom in bands(stop - start, -(-(stop - start) // _STRIP)):
+                rows = start + top, start + bottom
+                drawn = rasterize_rows(points, triangles, fine.width, *(supersample * row for row in rows))
+                strip = picture[rows[0] : rows[1]]
+                _resolve_rows(drawn.face, drawn.barycentric, uvs, texture, supersample, 0, len(strip), strip)
+
+        for_bands(draw, cameras.height)
     if background is not None:
         out[..., :3] = over(out, background)
         out[..., 3] = 1

@@ -11,7 +11,8 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-_POOL_NAME = "orrery-kernel"
+_working = threading.local()
+"""Whether this thread is at work on behalf of `map_parallel`."""
 
 
 def thread_count() -> int:
@@ -26,32 +27,37 @@ def thread_count() -> int:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_count(), thread_name_prefix=_POOL_NAME)
+    return ThreadPoolExecutor(max(thread_count() - 1, 1), thread_name_prefix="orrery-kernel")
 
 
-def _on_pool() -> bool:
-    return threading.current_thread().name.startswith(_POOL_NAME)
+def _at_work() -> bool:
+    return getattr(_working, "now", False)
 
 
 def map_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Call `function` for each item on the pool; results in the order of the items.
+    """Call `function` for each item on this thread and the pool's; results in the order of the items.
 
-    Called from a function that runs on the pool itself, it stays on that thread: the pool's threads
-    waiting for one another would never end.
+    Called from such a function it stays on that thread: threads waiting for one another would never end.
     """
-    if _on_pool():
+    items = list(items)
+    if _at_work() or len(items) == 1:
         return [function(item) for item in items]
-    items, turns, results, stopped = list(items), itertools.count(), {}, False
+    turns, results, stopped = itertools.count(), {}, False
 
     def work() -> None:
         # One task a thread that takes turn after turn: a task an item costs 20 us of CPU time.
-        for turn in turns:
-            if stopped or turn >= len(items):
-                return
-            results[turn] = function(items[turn])
+        _working.now = True
+        try:
+            for turn in turns:
+                if stopped or turn >= len(items):
+                    return
+                results[turn] = function(items[turn])
+        finally:
+            _working.now = False
 
-    workers = [_pool().submit(work) for _ in range(min(thread_count(), len(items)))]
+    workers = [_pool().submit(work) for _ in range(min(thread_count(), len(items)) - 1)]
     try:
+        work()
         for worker in workers:
             worker.result()
     finally:
@@ -74,5 +80,5 @@ def for_bands(function: Callable[[int, int], object], count: int, pieces: int | 
     """
     if count <= 0:
         return
-    pieces = pieces or (1 if _on_pool() else 4 * thread_count())
+    pieces = pieces or (1 if _at_work() else 4 * thread_count())
     map_parallel(lambda band: function(*band), bands(count, pieces))

@@ -123,9 +123,20 @@ def _reference_patch(gray, distance, row, column, radius, values, weights):
 
 
 @merged_kernel
-def _correlation(gray, values, weights, variance, radius, u, v, ux, uy, vx, vy, noise):
+def _patch(radius):
+    """Space for the values and the weights of a patch, and where its pixels lie, row by row."""
+    side = 2 * radius + 1
+    right, down = np.empty(side * side, dtype=np.float32), np.empty(side * side, dtype=np.float32)
+    for i in range(side * side):
+        right[i], down[i] = i % side - radius, i // side - radius
+    return np.empty(side * side, dtype=np.float32), np.empty(side * side, dtype=np.float32), right, down
+
+
+@merged_kernel
+def _correlation(gray, values, weights, right, down, variance, radius, u, v, ux, uy, vx, vy, noise):
     """NCC of the reference patch with the source patch at (u, v), axes (ux, vx) and (uy, vy) a pixel.
 
+    right, down  (n,) float32: where the pixels of the patch lie in it
     u, v count from the first pixel's centre. -1 where the patch leaves the picture.
     """
     height, width = gray.shape
@@ -136,33 +147,29 @@ def _correlation(gray, values, weights, variance, radius, u, v, ux, uy, vx, vy, 
         return np.float32(-1.0)
     if not (reach_v + margin <= v < height - 1 - margin - reach_v):
         return np.float32(-1.0)
-    # In single precision and with unsigned indices (no test for negative ones): a third less time.
+    # One loop without branches, in single precision, indices without a sign: LLVM makes vectors of it.
+    pixels, below, one = gray.ravel(), np.uint32(width), np.uint32(1)
     covariance, mean, square = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    one = np.uint32(1)
-    slot = 0
-    for dy in range(-radius, radius + 1):
-        x = u + np.float32(dy) * uy - np.float32(radius) * ux
-        y = v + np.float32(dy) * vy - np.float32(radius) * vx
-        for _ in range(2 * radius + 1):
-            column, row = np.uint32(np.int32(x)), np.uint32(np.int32(y))
-            a, b = x - np.float32(column), y - np.float32(row)
-            top = gray[row, column] + a * (gray[row, column + one] - gray[row, column])
-            low = gray[row + one, column] + a * (gray[row + one, column + one] - gray[row + one, column])
-            sample = top + b * (low - top)
-            weighted = weights[slot] * sample
-            covariance += values[slot] * sample
-            mean += weighted
-            square += weighted * sample
-            slot += 1
-            x += ux
-            y += vx
+    for i in range(len(right)):
+        x, y = u + right[i] * ux + down[i] * uy, v + right[i] * vx + down[i] * vy
+        column, row = np.int32(x), np.int32(y)
+        a, b = x - np.float32(column), y - np.float32(row)
+        at = np.uint32(row * np.int32(width) + column)
+        top = pixels[at] + a * (pixels[at + one] - pixels[at])
+        at += below
+        low = pixels[at] + a * (pixels[at + one] - pixels[at])
+        sample = top + b * (low - top)
+        weighted = weights[i] * sample
+        covariance += values[i] * sample
+        mean += weighted
+        square += weighted * sample
     other = max(square - mean * mean, np.float32(0.0))
     return covariance / np.sqrt((variance + noise) * (other + noise))
 
 
 @merged_kernel
 def _hypothesis(
-    gray, distance, maps, sources, trust, shrink, values, weights, variance, radius,
+    gray, distance, maps, sources, trust, shrink, values, weights, right, down, variance, radius,
     rx, ry, fx, fy, nx, ny, nz, depth, noise,
 ):  # fmt: skip
     """Mean of the two best correlations of the patch at `depth` on the plane with normal n.
@@ -197,7 +204,7 @@ def _hypothesis(
         bw = m[2, 0] * bx + m[2, 1] * by + m[2, 2] * bz
         scale = 1.0 / (w * shrink)
         score = _correlation(
-            gray[n], values, weights, variance, radius,
+            gray[n], values, weights, right, down, variance, radius,
             np.float32(u / shrink - 0.5), np.float32(v / shrink - 0.5),
             np.float32((m[0, 0] * ax + m[0, 1] * ay + m[0, 2] * az - u * aw) * scale),
             np.float32((m[0, 0] * bx + m[0, 1] * by + m[0, 2] * bz - u * bw) * scale),
@@ -224,7 +231,7 @@ def _sweep_rows(
     metres of depth apart, from `entry` on, -1 where the pixel is not matched. Rows are those of the window.
     """
     radius, shrink = 2, 2
-    values, weights = np.empty(25, dtype=np.float32), np.empty(25, dtype=np.float32)
+    values, weights, right, down = _patch(radius)
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
     for r in range(start, stop):
         for c in range(cost.shape[1]):
@@ -242,8 +249,9 @@ def _sweep_rows(
                     cost[r, c, k] = 0.7
                 else:
                     cost[r, c, k] = np.float32(1.0) - _hypothesis(
-                        gray, distance, maps, sources, trust, shrink, values, weights, variance, radius,
-                        rx, ry, fx, fy, normal[i, j, 0], normal[i, j, 1], normal[i, j, 2], depth, noise,
+                        gray, distance, maps, sources, trust, shrink, values, weights, right, down, variance,
+                        radius, rx, ry, fx, fy, normal[i, j, 0], normal[i, j, 1], normal[i, j, 2], depth,
+                        noise,
                     )  # fmt: skip
                 cost[r, c, k] += prior * np.float32(min(max(depth - hull[i, j], 0.0) / (4 * step), 1.0))
 
@@ -295,7 +303,7 @@ def _refine_rows(
     """
     radius, fine = 3, 3
     count = total.shape[2]
-    values, weights = np.empty(49, dtype=np.float32), np.empty(49, dtype=np.float32)
+    values, weights, right, down = _patch(radius)
     scores = np.empty(2 * fine + 1, dtype=np.float32)
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
     small_step = step / (fine + 1)
@@ -319,7 +327,7 @@ def _refine_rows(
             best = 0
             for t in range(2 * fine + 1):
                 scores[t] = _hypothesis(
-                    gray, distance, maps, sources, trust, 1, values, weights, variance, radius,
+                    gray, distance, maps, sources, trust, 1, values, weights, right, down, variance, radius,
                     rx, ry, fx, fy, nx, ny, nz, (middle + small_step * (t - fine)) * ratio, noise,
                 )  # fmt: skip
                 if scores[t] > scores[best]:

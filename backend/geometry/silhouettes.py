@@ -8,6 +8,7 @@ Huttenlocher (2012) with the position of the nearest edge pixel carried along.
 
 import numpy as np
 
+from backend.geometry.eight_bit import EightBit
 from backend.geometry.jit import kernel
 from backend.geometry.parallel import map_parallel
 
@@ -142,6 +143,12 @@ def signed_distance(alpha: np.ndarray) -> np.ndarray:
     return out
 
 
-def signed_distances(alpha: np.ndarray) -> np.ndarray:
-    """(N, H, W) -> (N, H, W) float32, as `signed_distance` of each."""
-    return np.stack(map_parallel(signed_distance, list(alpha)))
+def signed_distances(alpha: np.ndarray | EightBit, used: np.ndarray) -> np.ndarray:
+    """(N, H, W) -> (M, H, W) float32, as `signed_distance` of the M views `used`."""
+    out = np.empty((len(used), *alpha.shape[1:]), dtype=np.float32)
+
+    def measure(place: int) -> None:
+        out[place] = signed_distance(alpha[used[place]])
+
+    map_parallel(measure, range(len(used)))
+    return out

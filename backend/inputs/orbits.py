@@ -79,18 +79,18 @@ def _coverage(masks: np.ndarray, cameras: Cameras, cells: int = 72) -> float:
     axis = (np.arange(cells) + 0.5) / cells * 1.3 - 0.65
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     height, width = masks.shape[1:]
-    inside = np.ones(len(points), dtype=bool)
-    pixels = []
+    pixels: list[np.ndarray] = []  # (2, points left) of each view: row, column
     for view in range(len(cameras)):
-        position, _ = cameras.take([view]).project(points)
-        column = np.clip(position[0, :, 0].astype(np.int64), 0, width - 1)
-        row = np.clip(position[0, :, 1].astype(np.int64), 0, height - 1)
-        pixels.append((row, column))
-        inside &= masks[view][row, column]
+        position = cameras.take([view]).project(points)[0][0]
+        column = np.clip(position[:, 0].astype(np.int64), 0, width - 1)
+        row = np.clip(position[:, 1].astype(np.int64), 0, height - 1)
+        inside = masks[view][row, column]
+        points = points[inside]
+        pixels = [places[:, inside] for places in (*pixels, np.stack([row, column]))]
     shares = []
     for view, (row, column) in enumerate(pixels):
         seen = np.zeros((height, width), dtype=np.float32)
-        seen[row[inside], column[inside]] = 1
+        seen[row, column] = 1
         # a grid point covers about two pixels; close the gaps before comparing
         grown = seen.copy()
         for shift in (-1, 1):

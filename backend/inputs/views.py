@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from backend.geometry.cameras import Cameras, pinhole_intrinsics
+from backend.geometry.eight_bit import EightBit
 from backend.inputs.orbits import ORBITS, OrbitPreset, estimate_elevation
 from backend.inputs.picture import read_picture
-from backend.pipeline.values import Picture, Views
+from backend.pipeline.values import Picture, Views, quantize
 from shared_protocol.conventions import opencv_from_opengl
 from shared_protocol.errors import InvalidInput, LimitExceeded
 
@@ -114,7 +115,7 @@ def _read_posed(camera_file: Path, cut: Cut, key: str) -> Views:
             ) from None
         picture = _with_alpha(read_picture(_picture_path(camera_file.parent, name)), cut)
         height, width = picture.rgba.shape[:2]
-        pictures.append(picture.rgba)
+        pictures.append(quantize(picture.rgba))
         poses.append(pose)
         intrinsics.append(_intrinsics(camera_file, {**data, **frame}, width, height))
     return _stack(pictures, np.stack(poses), np.stack(intrinsics))
@@ -188,19 +189,20 @@ def _stack(pictures: list[np.ndarray], poses: np.ndarray, intrinsics: np.ndarray
         raise InvalidInput(f"the views have {len(sizes)} different sizes", "one size for all views")
     height, width = sizes.pop()
     for number, picture in enumerate(pictures):
-        if picture[..., 3].max() < 0.5:
+        if picture[..., 3].max() < 128:
             raise InvalidInput(f"view {number} shows no object", "an object in every view")
-    return Views(np.stack(pictures), Cameras(poses, intrinsics, width, height))
+    return Views(EightBit(np.stack(pictures)), Cameras(poses, intrinsics, width, height))
 
 
 def _read_orbit(
     path: Path, cut: Cut, preset: OrbitPreset, elevation: float | None
 ) -> tuple[Views, dict[str, Any]]:
-    pictures = [_with_alpha(picture, cut).rgba for picture in _frames(path)]
+    pictures = [quantize(_with_alpha(picture, cut).rgba) for picture in _frames(path)]
     if len(pictures) != preset.views:
         raise InvalidInput(f"{path} has {len(pictures)} frames", f"the {preset.views} of {preset.name}")
     order = preset.front_first()
-    rgba = np.stack([pictures[i] for i in order])
+    rgba = EightBit(np.stack([pictures[i] for i in order]))
+    del pictures
     height, width = rgba.shape[1:3]
     if elevation is None:
         elevation = estimate_elevation(rgba[..., 3], preset)

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 
 from backend.geometry.cameras import Cameras
+from backend.geometry.eight_bit import EightBit, levels_of
 from shared_protocol.errors import InvalidInput
 
 
@@ -28,7 +29,7 @@ def _unpack(data: bytes) -> dict[str, np.ndarray]:
 
 def quantize(rgba: np.ndarray) -> np.ndarray:
     """float 0..1 -> uint8, rounded; any shape."""
-    return np.rint(np.clip(rgba, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return levels_of(rgba)
 
 
 def _camera_arrays(cameras: Cameras) -> dict[str, np.ndarray]:
@@ -68,7 +69,8 @@ class Picture:
 class Views:
     """N posed pictures of one object, the background cut away.
 
-    rgba       (N, H, W, 4) float32, sRGB-encoded 0..1, straight alpha
+    rgba       (N, H, W, 4) float32, sRGB-encoded 0..1, straight alpha; as read from files it is kept as
+               `EightBit`, whose pictures become float32 as they are taken out: take one at a time
     cameras    N cameras of the same size
     confidence (N,) float32, 0..1: how far each view can be trusted (1 for a photo or a true render,
                less for a generated one); view 0 is the front (input) view
@@ -78,7 +80,7 @@ class Views:
                (ReconX's maps); None where all pixels of a view are alike
     """
 
-    rgba: np.ndarray
+    rgba: np.ndarray | EightBit
     cameras: Cameras
     confidence: np.ndarray = field(default=None)  # type: ignore[assignment]
     depth: np.ndarray | None = None
@@ -107,6 +109,17 @@ class Views:
     def __len__(self) -> int:
         return len(self.rgba)
 
+    @property
+    def alpha(self) -> np.ndarray | EightBit:
+        """(N, H, W) float32, no copy; `EightBit` where the pictures are."""
+        return self.rgba.take((..., 3)) if isinstance(self.rgba, EightBit) else self.rgba[..., 3]
+
+    def take(self, kept: np.ndarray) -> Self:
+        """These views only; kept (M,) their numbers, or a mask."""
+        rgba = self.rgba.take(kept) if isinstance(self.rgba, EightBit) else self.rgba[kept]
+        depth, pixels = (None if a is None else a[kept] for a in (self.depth, self.pixel_confidence))
+        return type(self)(rgba, self.cameras.take(kept), self.confidence[kept], depth, pixels)
+
     def to_files(self) -> dict[str, bytes]:
         arrays = _camera_arrays(self.cameras)
         arrays |= {"rgba": quantize(self.rgba), "confidence": self.confidence}
@@ -119,7 +132,7 @@ class Views:
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Self:
         arrays = _unpack(files["views.npz"])
-        rgba = arrays["rgba"].astype(np.float32) / 255
+        rgba = EightBit(arrays["rgba"])
         pixels = arrays.get("pixel_confidence")
         pixels = None if pixels is None else pixels.astype(np.float32) / 255
         return cls(rgba, _cameras(arrays), arrays["confidence"], arrays.get("depth"), pixels)
@@ -162,7 +175,7 @@ class ViewCorrections:
         cameras = Cameras(
             self.world_from_camera, views.cameras.intrinsics, views.cameras.width, views.cameras.height
         )
-        rgba = views.rgba.copy()
+        rgba = np.array(views.rgba)
         gains, offsets = (a[:, None, None].astype(np.float32) for a in (self.gains, self.offsets))
         rgba[..., :3] = np.clip((rgba[..., :3] - offsets) / gains, 0, 1)
         return replace(views, rgba=rgba, cameras=cameras)
@@ -422,7 +435,7 @@ BY_NAME: dict[str, type] = {
 }
 
 
-def _check_rgba(rgba: np.ndarray, dimensions: int) -> None:
+def _check_rgba(rgba: np.ndarray | EightBit, dimensions: int) -> None:
     if rgba.ndim != dimensions or rgba.shape[-1] != 4 or rgba.dtype != np.float32:
         raise InvalidInput(
             f"a picture has shape {rgba.shape} and type {rgba.dtype}",

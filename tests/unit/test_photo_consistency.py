@@ -7,7 +7,13 @@ from backend.geometry.cameras import Cameras, ring
 from backend.geometry.carving import Grid
 from backend.geometry.fusion import facing_of, fuse_depth, merge_fused
 from backend.geometry.mesh_raster import rasterize_mesh
-from backend.geometry.photo_consistency import _correlation, _reference_patch, neighbours, relative_maps
+from backend.geometry.photo_consistency import (
+    _correlation,
+    _patch,
+    _reference_patch,
+    neighbours,
+    relative_maps,
+)
 
 
 def test_a_ring_of_sixteen_is_matched_with_two_views_on_either_side():
@@ -35,13 +41,13 @@ def test_correlation_equals_the_weighted_one_of_numpy():
     picture = generator.random((20, 20)).astype(np.float32)
     other = generator.random((20, 20)).astype(np.float32)
     radius = 2
-    values, weights = np.empty(25, np.float32), np.empty(25, np.float32)
+    values, weights, right, down = _patch(radius)
     inside = np.ones_like(picture)
     variance = _reference_patch(picture, inside, 9, 8, radius, values, weights)
     assert weights.sum() == pytest.approx(1, abs=1e-5)
     zero, one = np.float32(0), np.float32(1)
     ours = _correlation(
-        other, values, weights, variance, radius,
+        other, values, weights, right, down, variance, radius,
         np.float32(11), np.float32(7), one, zero, zero, one, np.float32(1e-4),
     )  # fmt: skip
     a, b = picture[7:12, 6:11].ravel(), other[5:10, 9:14].ravel()
@@ -49,7 +55,7 @@ def test_correlation_equals_the_weighted_one_of_numpy():
     expected = covariance[0, 1] / np.sqrt((covariance[0, 0] + 1e-4) * (covariance[1, 1] + 1e-4))
     assert ours == pytest.approx(expected, abs=1e-4)
     outside = _correlation(
-        other, values, weights, variance, radius,
+        other, values, weights, right, down, variance, radius,
         np.float32(1), np.float32(7), one, zero, zero, one, np.float32(1e-4),
     )  # fmt: skip
     assert outside == -1

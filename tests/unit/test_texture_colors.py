@@ -216,18 +216,18 @@ def test_reading_the_grid_and_its_transpose_are_adjoint():
     random = np.random.default_rng(0)
     grid, count = 16, 300
     cell = (random.integers(0, grid - 1, count) * grid + random.integers(0, grid - 1, count)).astype(np.int32)
-    along, down = random.random((2, count), dtype=np.float32)
+    along, down = random.integers(0, 65536, (2, count)).astype(np.uint16)
     pixel = random.permutation(400)[:count].astype(np.int32)
     change = random.standard_normal(grid * grid).astype(np.float32)
     slope = random.standard_normal(400).astype(np.float32)
     out, back = np.zeros(400, np.float32), np.zeros(grid * grid, np.float32)
-    _gather(change, grid, pixel, cell, along, down, np.zeros(count, np.float32), out)
+    _gather(change, grid, pixel, cell, along, down, np.zeros(count, np.uint16), out)
     _scatter(slope, grid, pixel, cell, along, down, back)
     assert float(slope @ out) == pytest.approx(float(back @ change), rel=1e-4)
     # A grid that is linear in its columns is read exactly.
     ramp = np.tile(np.arange(grid, dtype=np.float32), grid)
-    _gather(ramp, grid, pixel, cell, along, down, np.zeros(count, np.float32), out)
-    np.testing.assert_allclose(out[pixel], cell % grid + along, atol=1e-5)
+    _gather(ramp, grid, pixel, cell, along, down, np.zeros(count, np.uint16), out)
+    np.testing.assert_allclose(out[pixel], cell % grid + along / 65535, atol=1e-5)
 
 
 def test_the_fit_brings_a_wrong_texture_nearer_to_views_and_to_views_it_never_saw(ball):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.geometry.mesh_render import render_mesh
+from backend.geometry.parallel import map_parallel
 from backend.geometry.rasterize import rasterize
 from backend.pipeline.values import Splats, TexturedMesh, Views, quantize
 from backend.stages.export.viewpoints import around_object, front_elevation
@@ -15,6 +16,7 @@ FRAME_RATE = 24
 SIZE = 448
 _BACKGROUND = (0.886, 0.886, 0.878)
 _LEAST_ELEVATION = 10.0
+_AT_ONCE = 4
 _BT709 = 1
 _LIMITED_RANGE = 1
 
@@ -26,14 +28,15 @@ def turntable_frames(
     frames: int,
     on_frame: Callable[[int], None] = lambda frame: None,
 ) -> Iterable[np.ndarray]:
-    """Yields (448, 896, 3) uint8 frames of a full turn; `on_frame(i)` is called before each."""
+    """Yields (448, 896, 3) uint8 frames of a full turn, drawn some at a time; `on_frame(i)` is called before
+    each."""
     mesh = textured.mesh
     front = views.cameras.take([0])
     elevation = max(front_elevation(mesh.vertices, front), _LEAST_ELEVATION)
     turns = [(360.0 * frame / frames, elevation) for frame in range(frames)]
     cameras = around_object(mesh.vertices, front, turns, SIZE)
-    for frame in range(frames):
-        on_frame(frame)
+
+    def draw(frame: int) -> np.ndarray:
         camera = cameras.take([frame])
         left = render_mesh(
             mesh.vertices, mesh.faces, textured.uvs, textured.texture, camera, background=_BACKGROUND
@@ -41,7 +44,13 @@ def turntable_frames(
         right = rasterize(
             splats, camera, background=_BACKGROUND, antialiased=splats.antialiased, differentiable=False
         ).color[0]
-        yield quantize(np.concatenate([left, right], axis=1))
+        return quantize(np.concatenate([left, right], axis=1))
+
+    for first in range(0, frames, _AT_ONCE):
+        some = range(first, min(first + _AT_ONCE, frames))
+        for frame in some:
+            on_frame(frame)
+        yield from map_parallel(draw, some)
 
 
 def encode_film(frames: Iterable[np.ndarray]) -> bytes:

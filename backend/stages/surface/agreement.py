@@ -4,13 +4,12 @@ In true pictures every outline touches the visual hull. Where views stand beside
 of them decides, and the outlines of the others lie outside the hull by as much as they disagree.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from backend.geometry.cameras import Cameras
 from backend.geometry.carving import Grid, Silhouettes, looked_at
-from backend.geometry.parallel import map_parallel
+from backend.geometry.jit import kernel
+from backend.geometry.parallel import bands, map_parallel
 from backend.geometry.rims import gaps_to_outlines
 from backend.pipeline.values import Views
 
@@ -23,6 +22,36 @@ _LEAST_RAYS = 60
 _CUT = 3.0
 _BLAMED = 0.05
 _MOST_DROPPED = 0.25
+
+
+@kernel
+def _cut_away(points, projection, distance, open_sides, limit, start, stop, cut):
+    """cut (R, T, N) bool: do the points (R, T, 3) of lines start..stop lie outside each view's outline?
+
+    limit  pixels, negative: how far outside. What a view's frame may hide does not count.
+    """
+    height, width = distance.shape[1], distance.shape[2]
+    for n in range(len(distance)):
+        p, open_side = projection[n], open_sides[n]
+        for i in range(start, stop):
+            for t in range(points.shape[1]):
+                x, y, z = points[i, t, 0], points[i, t, 1], points[i, t, 2]
+                w = p[2, 0] * x + p[2, 1] * y + p[2, 2] * z + p[2, 3]
+                cut[i, t, n] = False
+                if w <= 1e-9:
+                    continue
+                u = np.rint((p[0, 0] * x + p[0, 1] * y + p[0, 2] * z + p[0, 3]) / w - 0.5)
+                v = np.rint((p[1, 0] * x + p[1, 1] * y + p[1, 2] * z + p[1, 3]) / w - 0.5)
+                if (
+                    (u < 0 and open_side[0])
+                    or (u >= width and open_side[1])
+                    or (v < 0 and open_side[2])
+                    or (v >= height and open_side[3])
+                ):
+                    continue
+                inside = 0 <= u < width and 0 <= v < height
+                inset = distance[n, int(min(max(v, 0.0), height - 1.0)), int(min(max(u, 0.0), width - 1.0))]
+                cut[i, t, n] = (inset if inside else min(inset, np.float32(0)) - np.float32(10)) < limit
 
 
 def outline_gaps(hull: Grid, masks: Silhouettes, cameras: Cameras) -> np.ndarray:
@@ -43,8 +72,15 @@ def contradicted(masks: Silhouettes, cameras: Cameras) -> list[int]:
     points, owner = _sight_points(masks, cameras, centre, _reach(masks, cameras, centre))
     if len(points) < _LEAST_RAYS:
         return []
-    inset = np.stack([_inset(masks, n, points) for n in range(count)], axis=-1)  # (R, T, N) pixels
-    cut = inset < -_CUT * max(cameras.width, cameras.height) / 512
+    cut = np.empty((*points.shape[:2], count), dtype=bool)
+    limit = np.float32(-_CUT * max(cameras.width, cameras.height) / 512)
+    lines = bands(len(points), 64)
+    map_parallel(
+        lambda line: _cut_away(
+            points, masks.projection, masks.distance, masks.open_sides, limit, line[0], line[1], cut
+        ),
+        lines,
+    )
     dropped: list[int] = []
     while len(dropped) < int(_MOST_DROPPED * count):
         against = cut.copy()
@@ -100,37 +136,6 @@ def _sight_points(
     return np.concatenate(points), np.concatenate(owner)
 
 
-def _inset(masks: Silhouettes, view: int, points: np.ndarray) -> np.ndarray:
-    """Signed pixel distance of points (..., 3) to the outline in `view`; 0 where the frame hides it."""
-    p = masks.projection[view]
-    u, v, w = np.moveaxis(points @ p[:, :3].T + p[:, 3], -1, 0)
-    height, width = masks.distance.shape[1:]
-    ahead = w > 1e-9
-    column = np.rint(u / np.where(ahead, w, 1) - 0.5)
-    row = np.rint(v / np.where(ahead, w, 1) - 0.5)
-    open_sides = masks.open_sides[view].astype(bool)
-    unknown = (
-        ~ahead
-        | ((column < 0) & open_sides[0])
-        | ((column >= width) & open_sides[1])
-        | ((row < 0) & open_sides[2])
-        | ((row >= height) & open_sides[3])
-    )
-    outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
-    inset = masks.distance[view][
-        row.clip(0, height - 1).astype(np.int64), column.clip(0, width - 1).astype(np.int64)
-    ]
-    return np.where(unknown, 0, np.where(outside, np.minimum(inset, 0) - 10, inset))
-
-
 def without(views: Views, dropped: list[int]) -> Views:
     """The views but those dropped."""
-    kept = np.setdiff1d(np.arange(len(views)), dropped)
-    return replace(
-        views,
-        rgba=views.rgba[kept],
-        cameras=views.cameras.take(kept),
-        confidence=views.confidence[kept],
-        depth=None if views.depth is None else views.depth[kept],
-        pixel_confidence=None if views.pixel_confidence is None else views.pixel_confidence[kept],
-    )
+    return views.take(np.setdiff1d(np.arange(len(views)), dropped))

@@ -165,13 +165,14 @@ def _work_views(views: Views, distance: np.ndarray | None) -> tuple[np.ndarray, 
     size = tuple(max(STRIDE, round(n * scale) // STRIDE * STRIDE) for n in (width, height))
     same = size == (width, height)
 
-    def prepared(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def prepared(view: int) -> tuple[np.ndarray, np.ndarray | None]:
+        picture = views.rgba[view]
         rgba = picture if same else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         alpha = rgba[..., 3]
         rgb = rgba[..., :3] * alpha[..., None] + 0.5 * (1 - alpha[..., None])
         return rgb @ _LUMA, None if same and distance is not None else signed_distance(alpha)
 
-    gray, found = zip(*map_parallel(prepared, views.rgba), strict=True)
+    gray, found = zip(*map_parallel(prepared, range(len(views))), strict=True)
     if not same or distance is None:
         distance = np.stack(found)
     return np.stack(gray), distance, views.cameras.resized(*size)

@@ -91,9 +91,12 @@ class HullSurface:
             grid = self._fused(hull, given_depth(views), context)
         elif options.carve:
             hull, grid = self._matched(hull, views, options, context, steps)
-            grid = hollow_vessels(grid, hull.views, context) if options.hollow else grid
+        views = hull.views
+        del hull, masks  # the silhouettes are as large as the views
+        if options.carve and options.hollow and views.depth is None:
+            grid = hollow_vessels(grid, views, context)
         context.step(steps - 2, steps, "extracting the surface")
-        vertices, faces = self._surface(grid, hull, context)
+        vertices, faces = self._surface(grid, views, context)
         context.step(steps - 1, steps, "reducing triangles")
         mesh = reduced(vertices, faces, options, context.check)
         context.step(steps, steps, "surface done")
@@ -101,7 +104,7 @@ class HullSurface:
 
     def _consistent(self, views: Views, context: StageContext) -> tuple[Views, Silhouettes]:
         """The views without those whose silhouettes contradict the others', and the silhouettes."""
-        masks = silhouettes(views.rgba[..., 3], views.cameras)
+        masks = silhouettes(views.alpha, views.cameras)
         if len(masks.focal) < len(views):
             context.warn(
                 f"{len(views) - len(masks.focal)} of {len(views)} views are empty and were not used."
@@ -112,7 +115,7 @@ class HullSurface:
             named = ", ".join(str(n) for n in sorted(wrong))
             context.warn(f"The silhouettes of views {named} contradict the others and were not used.")
             views = without(views, wrong)
-            masks = silhouettes(views.rgba[..., 3], views.cameras)
+            masks = silhouettes(views.alpha, views.cameras)
         return views, masks
 
     def _hull(
@@ -149,13 +152,13 @@ class HullSurface:
 
         surface  vertices and faces; None takes the hull, which knows of the outlines only
         """
-        vertices, faces = surface or self._surface(hull.grid, hull, context)
+        vertices, faces = surface or self._surface(hull.grid, hull.views, context)
         rgba, moved = agreeing_pictures(
             views.rgba, views.cameras, vertices, faces, context.check, texture=surface is not None
         )
         context.note(views_moved=round(moved, 3))
-        masks = silhouettes(rgba[..., 3], views.cameras)
-        return self._hull(replace(views, rgba=rgba), masks, options, disagree=True)
+        views = replace(views, rgba=rgba)
+        return self._hull(views, silhouettes(views.alpha, views.cameras), options, disagree=True)
 
     def _matched(
         self, hull: _Hull, views: Views, options: SurfaceOptions, context: StageContext, steps: int
@@ -189,7 +192,7 @@ class HullSurface:
         return Matcher(hull.views, *self._proxy(hull.grid, hull, context), distance)
 
     def _proxy(self, grid: Grid, hull: _Hull, context: StageContext) -> tuple[np.ndarray, np.ndarray]:
-        return decimate(*self._surface(grid, hull, context), _PROXY_FACES, context.check)
+        return decimate(*self._surface(grid, hull.views, context), _PROXY_FACES, context.check)
 
     def _fused(self, hull: _Hull, maps: DepthMaps, context: StageContext) -> Grid:
         """The hull's field, lowered where depth says that there is nothing."""
@@ -203,7 +206,7 @@ class HullSurface:
         context.check()
         return smoothed(hull.grid, carved, sigma) if sigma else carved
 
-    def _surface(self, grid: Grid, hull: _Hull, context: StageContext) -> tuple[np.ndarray, np.ndarray]:
+    def _surface(self, grid: Grid, views: Views, context: StageContext) -> tuple[np.ndarray, np.ndarray]:
         vertices, faces = extract_surface(fill_cavities(grid))
         context.check()
         if not len(faces):
@@ -212,4 +215,4 @@ class HullSurface:
                 "a part at least a few pixels wide",
                 "Use a finer grid: --surface.grid 256.",
             )
-        return drop_floaters(vertices, faces, hull.views.rgba[..., 3], hull.views.cameras)
+        return drop_floaters(vertices, faces, views.alpha, views.cameras)

@@ -17,6 +17,8 @@ import numpy as np
 
 from backend.geometry.carving import Grid
 from backend.geometry.field_rays import Photographs, SightLines, agreement
+from backend.geometry.jit import kernel
+from backend.geometry.parallel import for_bands
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Views
 from backend.stages.surface.lids import (
@@ -56,6 +58,23 @@ _AS_GOOD, _FLOOR_SHARE = 1.05, 0.25
 """A floor is there if, of the pixels that would see it, the views agree on it nearly as well as on what
 lies behind: what is not proven empty stays solid."""
 _NO_FLOOR = 1e6
+
+
+@kernel
+def carve_points(spots, side, base, below, beside, table, floor, start, stop, field):
+    """Lower the points start..stop of `spots` in the flat field; see `_Scene` and `_Cavity.table`."""
+    last = len(table) - 1
+    for i in range(start, stop):
+        place = min(max(2.0 * below[i], 0.0), float(last))
+        low = min(int(place), last - 1)
+        thickness = np.float32(table[low] + (table[low + 1] - table[low]) * (place - low))
+        if np.isfinite(floor):
+            inside = min(floor - below[i], base[i] - np.float32(1.0))
+        else:
+            inside = base[i] - np.float32(_FLOOR_THICKER) * thickness
+        inside = min(inside, side[i] - thickness, np.float32(_WIDENING) * below[i] + thickness - beside[i])
+        reach = np.float32(REACH)
+        field[spots[i]] = min(field[spots[i]], min(max(-inside, -reach), reach))
 
 
 @dataclass(frozen=True)
@@ -101,12 +120,11 @@ class _Cavity:
     thickness: tuple[float, ...]
     floor: float = np.inf
 
-    def at(self, below: np.ndarray) -> np.ndarray:
-        """The wall's thickness at depths under the lid, float32, of the shape of `below`."""
+    def table(self) -> np.ndarray:
+        """(D,) float64: the wall's thickness at every half cell of depth under the lid, to the last knot."""
         from scipy.interpolate import PchipInterpolator
 
-        depths = np.arange(0.0, _KNOTS[-1] + 0.5, 0.5)
-        return np.interp(below, depths, PchipInterpolator(_KNOTS, self.thickness)(depths)).astype(np.float32)
+        return PchipInterpolator(_KNOTS, self.thickness)(np.arange(0.0, _KNOTS[-1] + 0.5, 0.5))
 
 
 @dataclass(frozen=True)
@@ -227,16 +245,14 @@ def _with_floor(scene: _Scene, cavity: _Cavity, context: StageContext) -> _Cavit
 
 def _carved(scene: _Scene, cavity: _Cavity) -> np.ndarray:
     """(X, Y, Z) float32: the solid without the cavity."""
-    thickness = cavity.at(scene.below)
-    if np.isfinite(cavity.floor):
-        above_floor = np.minimum(np.float32(cavity.floor) - scene.below, scene.base - 1)
-    else:
-        above_floor = scene.base - _FLOOR_THICKER * thickness
-    inside = np.minimum(scene.side - thickness, above_floor)
-    inside = np.minimum(inside, _WIDENING * scene.below + thickness - scene.beside)
-    field = scene.field.copy()
-    flat = field.reshape(-1)
-    flat[scene.spots] = np.minimum(flat[scene.spots], np.clip(-inside, -REACH, REACH))
+    field, table = scene.field.copy(), cavity.table()
+    for_bands(
+        lambda start, stop: carve_points(
+            scene.spots, scene.side, scene.base, scene.below, scene.beside, table, np.float32(cavity.floor),
+            start, stop, field.reshape(-1),
+        ),
+        len(scene.spots),
+    )  # fmt: skip
     return field
 
 

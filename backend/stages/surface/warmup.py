@@ -32,6 +32,7 @@ def warm_up() -> None:
 def _trace_once() -> None:
     """One ray through an empty field: the ball has too few pixels on top to be tried for a hollow."""
     from backend.geometry.field_rays import Photographs, SightLines, agreement
+    from backend.stages.surface.vessel import carve_points
 
     point, along = np.zeros((1, 3)), np.array([[1.0, 0.0, 0.0]])
     line = SightLines(np.zeros(1, np.int64), point, along, np.zeros(1), np.zeros((1, 3), np.float32))
@@ -39,3 +40,5 @@ def _trace_once() -> None:
         np.zeros((1, 4, 4, 3), np.float32), np.zeros((1, 3, 4)), point, np.full((1, 4), -1, dtype=np.int64)
     )
     agreement(np.full((3, 3, 3), -1, dtype=np.float32), pictures, line)
+    one = np.zeros(1, dtype=np.float32)
+    carve_points(np.zeros(1, np.int64), one, one, one, one, np.zeros(2), np.float32(0), 0, 1, one.copy())

@@ -30,6 +30,7 @@ GRID = 1024
 """Cells a side of the change, at most; also at most two a pixel of the views."""
 _MARGIN = 8
 _SOLID = 0.99
+_STEP = np.float32(1 / 65535)
 _WHITE = (1.0, 1.0, 1.0)
 
 
@@ -40,8 +41,10 @@ class Lookup:
     window      (2,) slices of the picture that hold the object
     pixel       (n,) int32 row-major place in the window
     cell        (n,) int32 row-major place in the grid of the upper left of four cells
-    along, down (n,) float32 bilinear weights of the right and of the lower cells
-    colors      (3, n) float32 what the baked texture shows there
+    along, down (n,) uint16, in 65535ths, bilinear weights of the right and of the lower cells
+    colors      (3, n) uint16, in 65535ths, what the baked texture shows there
+
+    In 16 bits, because those of all views are kept: the half of what a job of large views holds.
     """
 
     window: tuple[slice, slice]
@@ -56,17 +59,18 @@ class Lookup:
 def _gather(change, grid, pixel, cell, along, down, colors, out):
     """out (pixels,) <- colors + what `change` (grid^2,) shows at the lookup's pixels."""
     for i in range(len(pixel)):
-        c, s, t = cell[i], along[i], down[i]
+        c, s, t = cell[i], np.float32(along[i]) * _STEP, np.float32(down[i]) * _STEP
         upper = change[c] + s * (change[c + 1] - change[c])
         lower = change[c + grid] + s * (change[c + grid + 1] - change[c + grid])
-        out[pixel[i]] = colors[i] + upper + t * (lower - upper)
+        out[pixel[i]] = np.float32(colors[i]) * _STEP + upper + t * (lower - upper)
 
 
 @kernel
 def _scatter(slope, grid, pixel, cell, along, down, out):
     """The transpose: adds slope (pixels,) to out (grid^2,)."""
     for i in range(len(pixel)):
-        c, s, t, g = cell[i], along[i], down[i], slope[pixel[i]]
+        c, s, t = cell[i], np.float32(along[i]) * _STEP, np.float32(down[i]) * _STEP
+        g = slope[pixel[i]]
         low, high = g * t, g - g * t
         out[c] += high - high * s
         out[c + 1] += high * s
@@ -175,10 +179,8 @@ def _lookup(textured: TexturedMesh, views: Views, view: int, grid: int, context:
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if not len(rows):
         nothing = np.zeros(0, dtype=np.int32)
-        blank = np.zeros(0, dtype=np.float32)
-        return Lookup(
-            (slice(0, 1), slice(0, 1)), nothing, nothing, blank, blank, np.zeros((3, 0), np.float32)
-        )
+        blank = np.zeros(0, dtype=np.uint16)
+        return Lookup((slice(0, 1), slice(0, 1)), nothing, nothing, blank, blank, np.zeros((3, 0), np.uint16))
     height, width = inside.shape
     window = (
         slice(max(rows[0] - _MARGIN, 0), min(rows[-1] + 1 + _MARGIN, height)),
@@ -192,10 +194,15 @@ def _lookup(textured: TexturedMesh, views: Views, view: int, grid: int, context:
         window,
         np.flatnonzero(inside[window]).astype(np.int32),
         top * np.int32(grid) + left,
-        (s - left).astype(np.float32),
-        (t - top).astype(np.float32),
-        np.ascontiguousarray(drawn[..., :3][inside].T),
+        _in_steps(s - left),
+        _in_steps(t - top),
+        np.ascontiguousarray(_in_steps(drawn[..., :3][inside]).T),
     )
+
+
+def _in_steps(values: np.ndarray) -> np.ndarray:
+    """0..1 in 65535ths, uint16."""
+    return np.rint(values * np.float32(65535)).clip(0, 65535).astype(np.uint16)
 
 
 def _fragments(textured: TexturedMesh, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +216,7 @@ def _fragments(textured: TexturedMesh, cameras: Cameras) -> tuple[np.ndarray, np
 
 def _target(views: Views, view: int, window: tuple[slice, slice]) -> np.ndarray:
     """(4, h, w) float32: the view over white, and alpha."""
-    rgba = views.rgba[view][window]
+    rgba = views.rgba[view, window[0], window[1]]
     return np.ascontiguousarray(np.dstack([over(rgba, _WHITE), rgba[..., 3]]).transpose(2, 0, 1), np.float32)
 
 

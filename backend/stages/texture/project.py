@@ -59,6 +59,7 @@ class ProjectTexture:
         progress("Finishing the texture")
         texture = quantize(bleed(texels, colors, context.check)).astype(np.float32) / 255
         textured = TexturedMesh(mesh, uvs, texture)
+        del texels, colors, seen  # a fifth of what the job holds
         if options.optimise:
             texture = quantize(optimise(textured, views, view_scales(views), context))
             textured = replace(textured, texture=texture.astype(np.float32) / 255)

@@ -14,15 +14,20 @@ def push_pull(colors: np.ndarray, weight: np.ndarray) -> np.ndarray:
     if height == 1 and width == 1:
         return np.where(weight[..., None] > 0, colors, 0).astype(np.float32)
     half = ((width + 1) // 2, (height + 1) // 2)
-    padded = cv2.copyMakeBorder(
-        np.dstack([colors * weight[..., None], weight]),
-        0, height % 2, 0, width % 2, cv2.BORDER_CONSTANT, value=0,
-    )  # fmt: skip
-    small = cv2.resize(padded, half, interpolation=cv2.INTER_AREA) * 4
+    channels = colors.shape[2]
+    padded = np.zeros((2 * half[1], 2 * half[0], channels + 1), dtype=np.float32)
+    np.multiply(colors, weight[..., None], out=padded[:height, :width, :channels])
+    padded[:height, :width, channels] = weight
+    small = cv2.resize(padded, half, interpolation=cv2.INTER_AREA)
+    del padded  # pictures are large, and several are filled at a time
     small = small.reshape(half[1], half[0], -1)
+    small *= 4
     total = small[..., -1]
     means = small[..., :-1] / np.maximum(total, 1e-8)[..., None]
     coarse = push_pull(means, np.minimum(total, 1))
     smooth = cv2.resize(coarse, (2 * half[0], 2 * half[1]), interpolation=cv2.INTER_LINEAR)
     smooth = smooth.reshape(2 * half[1], 2 * half[0], -1)[:height, :width]
-    return (colors * weight[..., None] + smooth * (1 - weight[..., None])).astype(np.float32)
+    smooth *= (1 - weight)[..., None]
+    filled = colors * weight[..., None]
+    filled += smooth
+    return filled

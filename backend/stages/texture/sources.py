@@ -64,13 +64,16 @@ def prepare_sources(mesh: Mesh, views: Views, on_view: Callable[[int], None]) ->
         on_view(view)
         exact = render_depth(mesh, views.cameras, view, fine)
         depth[view], ranges[view] = quantize_depth(exact)
-        picture = spread_color(views.rgba[view])
         trust = trust_map(views.rgba[view, ..., 3], exact, extent)
+        del exact
         if views.pixel_confidence is not None:
             trust *= views.pixel_confidence[view]
-        colors[view, ..., :3] = np.rint(255 * np.clip(picture, 0, 1))
         colors[view, ..., 3] = np.rint(255 * trust)
+        picture = spread_color(views.rgba[view])
         low[view] = low_band(picture)
+        np.clip(picture, 0, 1, out=picture)
+        picture *= 255
+        colors[view, ..., :3] = np.rint(picture, out=picture)
 
     map_parallel(prepare, range(count))
     cameras = views.cameras
@@ -90,8 +93,10 @@ def spread_color(rgba: np.ndarray) -> np.ndarray:
     alpha = np.ascontiguousarray(rgba[..., 3])
     # Colours at the silhouette are mixed with what was behind: they count only where nothing else is near.
     solid = cv2.erode((alpha >= SOLID_ALPHA).astype(np.float32), np.ones((3, 3), np.uint8))
-    weight = np.where(solid > 0, 1.0, 1e-3 * alpha).astype(np.float32)
-    return push_pull(np.ascontiguousarray(rgba[..., :3]), weight)
+    weight = np.where(solid > 0, np.float32(1), np.float32(1e-3) * alpha)
+    colors = np.ascontiguousarray(rgba[..., :3])
+    del rgba, solid, alpha
+    return push_pull(colors, weight)
 
 
 def low_band(picture: np.ndarray) -> np.ndarray:
