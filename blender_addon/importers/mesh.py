@@ -8,9 +8,9 @@ import bpy
 import numpy as np
 
 from .glb import GlbMaterial, GlbMesh, read_glb
-from .steps import finished
+from .steps import LONG_NEXT, finished
 
-Steps = Iterator[None]
+Steps = Iterator[str | None]
 
 
 def import_mesh(path: Path, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
@@ -52,7 +52,7 @@ def _geometry(mesh: bpy.types.Mesh, glb: GlbMesh) -> Steps:
     _put(mesh, ".corner_edge", "INT", "CORNER", glb.corner_edges)
     yield
     mesh.polygons.add(len(glb.starts))
-    yield
+    yield LONG_NEXT  # Blender sets this one face by face
     mesh.polygons.foreach_set("loop_start", glb.starts)
     yield
     uv_layer = mesh.uv_layers.new(name="UVMap", do_init=False)

@@ -75,7 +75,7 @@ def import_result(
 
 def result_steps(
     prepared: Prepared, provenance: Provenance, placement: Placement, scene: bpy.types.Scene
-) -> Iterator[None]:
+) -> Iterator[str | None]:
     """The same from decoded files, a slice at a time; what the generator returns is the collection.
 
     The coarser copies stand hidden in a collection of their own. On an error, or when the generator is
@@ -104,7 +104,7 @@ def _fill(
     provenance: Provenance,
     placement: Placement,
     scene: bpy.types.Scene,
-) -> Iterator[None]:
+) -> Iterator[str | None]:
     name, made = provenance.name, []
     mesh = splats = None
     if prepared.mesh is not None:
@@ -154,7 +154,7 @@ def _fill(
     show(collection, placement.show if mesh is not None and splats is not None else SHOW_BOTH)
 
 
-def _lods(collection: bpy.types.Collection, lods: tuple[GlbMesh, ...], name: str) -> Iterator[None]:
+def _lods(collection: bpy.types.Collection, lods: tuple[GlbMesh, ...], name: str) -> Iterator[str | None]:
     """The coarser copies, hidden: they lie where the mesh lies."""
     below = bpy.data.collections.new(f"{name} LODs")
     collection.children.link(below)
@@ -177,7 +177,7 @@ def _copy(mesh: bpy.types.Object, what: str, collection: bpy.types.Collection) -
 
 def _place(
     main: bpy.types.Object, mesh: bpy.types.Object | None, placement: Placement, scene: bpy.types.Scene
-) -> Iterator[None]:
+) -> Iterator[str | None]:
     """Size, floor and place of the object that carries the others."""
     low, high = box(mesh.data) if mesh is not None else (np.zeros(3), np.zeros(3))
     side = float((high - low).max())
