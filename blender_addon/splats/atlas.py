@@ -73,15 +73,11 @@ def build(sources: Sequence[tuple[str, object]]) -> Iterator[Atlas]:
     scratch = [np.empty(4 * max(count for *_, count in chosen), np.float32) for _ in range(3)]
     yield atlas
     for name, data, first, count in chosen:
-        positions = layout.values(data, "position")
+        positions = yield from _read(atlas, data, "position")
         atlas.blocks[name] = Block(first, positions, degrees[name])
-        yield atlas
-        scales = layout.values(data, "scale", scratch[0])
-        yield atlas
-        rotations = layout.values(data, "rotation", scratch[1])
-        yield atlas
-        opacities = layout.values(data, "radiance:base", scratch[2])[:, 3]
-        yield atlas
+        scales = yield from _read(atlas, data, "scale", scratch[0])
+        rotations = yield from _read(atlas, data, "rotation", scratch[1])
+        opacities = (yield from _read(atlas, data, "radiance:base", scratch[2]))[:, 3]
         for part, into in _parts(packed, first, count):
             into[:, 0:3] = positions[part]
             into[:, 3] = opacities[part]
@@ -92,13 +88,21 @@ def build(sources: Sequence[tuple[str, object]]) -> Iterator[Atlas]:
         for name, data, first, count in chosen:
             for k in range(4 * number, min(4 * number + 4, (degrees[name] + 1) ** 2)):
                 column = 3 * (k % 4)
-                coefficient = layout.values(data, layout.coefficient(k), scratch[0])
-                yield atlas
+                coefficient = yield from _read(atlas, data, layout.coefficient(k), scratch[0])
                 for part, into in _parts(packed, first, count):
                     into[:, column : column + 3] = coefficient[part, :3]
                     yield atlas
         atlas.colors.append((yield from _each(_filled(packed), atlas)))
         yield atlas
+
+
+def _read(atlas: Atlas, data: layout.Data, name: str, scratch: np.ndarray | None = None) -> Iterator[Atlas]:
+    """`layout.values` in two steps: at the first look Blender copies what the evaluated scene shares."""
+    data.attributes[name]
+    yield atlas
+    values = layout.values(data, name, scratch)
+    yield atlas
+    return values
 
 
 def _parts(packed: np.ndarray, first: int, count: int) -> Iterator[tuple[slice, np.ndarray]]:

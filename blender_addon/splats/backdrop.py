@@ -45,7 +45,7 @@ def backdrop_of(scene: bpy.types.Scene) -> Backdrop:
     result = bpy.data.images["Render Result"]
     with tempfile.TemporaryDirectory(prefix="orrery-render-") as folder:
         depth, color = Path(folder) / "depth.exr", Path(folder) / "color.png"
-        with _format(scene, "OPEN_EXR_MULTILAYER", color_depth="32", exr_codec="NONE"):
+        with _format(scene, "OPEN_EXR_MULTILAYER", color_depth="32", exr_codec="NONE"), _square(scene.render):
             result.save_render(str(depth), scene=scene)
         with _format(scene, "PNG", color_depth="8", color_mode="RGBA", compression=0):
             result.save_render(str(color), scene=scene)
@@ -62,6 +62,17 @@ def backdrop_of(scene: bpy.types.Scene) -> Backdrop:
             "picture and depth of the render differ in size", "one size", "Switch Render Region off."
         )
     return Backdrop(pixels, away)
+
+
+@contextmanager
+def _square(render: bpy.types.RenderSettings) -> Iterator[None]:
+    """Square pixels for a moment: Blender 5.0 writes no OpenEXR of several parts with others."""
+    before = render.pixel_aspect_x, render.pixel_aspect_y
+    render.pixel_aspect_x = render.pixel_aspect_y = 1
+    try:
+        yield
+    finally:
+        render.pixel_aspect_x, render.pixel_aspect_y = before
 
 
 @contextmanager

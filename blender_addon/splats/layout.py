@@ -77,7 +77,8 @@ def count(data: Data) -> int:
 
 def degree(data: Data) -> int:
     """Highest degree whose harmonics are all there, 0 to 3."""
-    return max(d for d in range(4) if all(coefficient(k) in data.attributes for k in range(1, (d + 1) ** 2)))
+    names = set(data.attributes.keys())  # "in" would have Blender copy an attribute that objects share
+    return max(d for d in range(4) if all(coefficient(k) in names for k in range(1, (d + 1) ** 2)))
 
 
 def coefficient(index: int) -> str:

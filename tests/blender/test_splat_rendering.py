@@ -70,6 +70,10 @@ def session(bpy, folder):
     scene.render.filepath = str(folder / "alone")
     bpy.ops.orrery.render_gaussians(write_still=True)
     board.hide_render = False
+    scene.render.pixel_aspect_x = 1.5
+    scene.render.filepath = str(folder / "wide")
+    bpy.ops.orrery.render_gaussians(write_still=True)
+    scene.render.pixel_aspect_x = 1
     after = {"hidden": ball.hide_render, "format": scene.render.image_settings.file_format}
     after["depth"] = bpy.context.view_layer.use_pass_z
     scene.frame_start, scene.frame_end = 3, 4
@@ -112,13 +116,13 @@ def rendered(tmp_path_factory):
     return folder, json.loads((folder / "after.json").read_text())
 
 
-def expected(folder: Path, *, board: bool, x: float = 0.0) -> np.ndarray:
-    """(H, W, 3) over black."""
+def expected(folder: Path, *, board: bool, x: float = 0.0, wide: float = 1.0) -> np.ndarray:
+    """(H, W, 3) over black; `wide` is the width of a pixel over its height."""
     near, far, focal = 0.1, 100.0, 60 / 36 * 2
     projection = np.array(
         [
             [focal, 0, 0.1, 0],
-            [0, focal * WIDTH / HEIGHT, 0, 0],
+            [0, focal * WIDTH / HEIGHT * wide, 0, 0],
             [0, 0, (near + far) / (near - far), 2 * near * far / (near - far)],
             [0, 0, -1, 0],
         ]
@@ -146,6 +150,11 @@ def over_black(path: Path) -> np.ndarray:
 def test_a_still_holds_meshes_and_gaussians_in_front_of_and_behind_each_other(rendered):
     folder, _ = rendered
     assert ewa.psnr(over_black(folder / "still.png"), expected(folder, board=True)) > 40
+
+
+def test_a_still_of_pixels_that_are_not_square_holds_both_too(rendered):
+    folder, _ = rendered
+    assert ewa.psnr(over_black(folder / "wide.png"), expected(folder, board=True, wide=1.5)) > 40
 
 
 def test_gaussians_alone_are_drawn_on_a_clear_ground(rendered):
