@@ -19,6 +19,7 @@ from backend.pipeline.options import StageOptions, override
 from backend.pipeline.runner import RunResult
 from backend.pipeline.stage import Stage
 from backend.pipeline.values import Picture, Splats, TexturedMesh, Views
+from shared_protocol.splats.files import decode_splats
 
 STEPS = 2
 """Steps around the recipe's own: drawing the truth, judging."""
@@ -83,7 +84,7 @@ def _drawings(
     return {
         "frames": _frames(settings.protocol, settings.task, result.values["views"], target, seen),
         "mesh": _of_mesh(result.values["textured"], cameras, judging),
-        "splats": _of_splats(result.values["splats"], cameras, judging),
+        "splats": _of_splats(_written_splats(result), cameras, judging),
     }
 
 
@@ -112,7 +113,7 @@ def _facts(trial: Trial, place: Similarity, result: RunResult) -> dict[str, Any]
     return {
         **{name: value for name, value in trial.facts.items() if name != "warnings"},
         "faces": len(result.values["textured"].mesh.faces),
-        "gaussians": len(result.values["splats"]),
+        "gaussians": len(_written_splats(result)),
         "placement": {
             "scale": place.scale,
             "rotation": place.rotation.tolist(),
@@ -132,7 +133,7 @@ def _facts(trial: Trial, place: Similarity, result: RunResult) -> dict[str, Any]
 def _task_inputs(settings: Settings, trial: Trial) -> tuple[dict[str, Any], dict[str, StageOptions]]:
     """What the recipe is given, and its options: it is told the input camera's lens and elevation."""
     picture = Picture(trial.given.rgba[0])
-    options = override(dict(settings.options), dict(settings.changes))
+    options = override(dict(settings.options), {"export.turntable": False} | dict(settings.changes))
     if settings.task == "views":
         return {"picture": picture, "views": trial.given}, options
     ring = options["orbit"]
@@ -196,6 +197,12 @@ def _of_mesh(
         mesh.vertices, mesh.faces, textured.uvs, textured.texture, cameras, supersample=3, on_view=on_view
     )
     return dict(enumerate(drawn))
+
+
+def _written_splats(result: RunResult) -> Splats:
+    """The Gaussians as the files hold them."""
+    arrays = decode_splats(result.values["exports"].files["splats.ply"])
+    return Splats(*arrays, antialiased=result.values["splats"].antialiased)
 
 
 def _of_splats(splats: Splats, cameras: Cameras, check: Callable[[], None]) -> dict[int, np.ndarray]:

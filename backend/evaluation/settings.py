@@ -7,7 +7,7 @@ from typing import Any
 
 from backend.evaluation.protocols import Protocol
 from backend.pipeline.options import StageOptions
-from backend.pipeline.recipes import EXPORT, IMAGE_TO_3D, VIEWS_TO_3D
+from backend.pipeline.recipes import IMAGE_TO_3D, VIEWS_TO_3D
 from backend.pipeline.stage import Stage
 from shared_protocol.errors import InvalidInput
 
@@ -39,9 +39,8 @@ class Settings:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The recipe without its files."""
-        recipe = IMAGE_TO_3D if self.task == "image" else VIEWS_TO_3D
-        return tuple(stage for stage in recipe if stage is not EXPORT)
+        """The recipe; its files bring the Gaussians as a user gets them, settled on the surface."""
+        return IMAGE_TO_3D if self.task == "image" else VIEWS_TO_3D
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides the figures of an object, as plain data."""

@@ -94,7 +94,7 @@ def test_a_ball_from_pictures_is_measured_as_a_ball(objects, tmp_path, task):
     assert ("frames_psnr" in row.figures) == (task == "image")
     record = json.loads((out / "objects" / "ball.json").read_text())
     assert record["status"] == "done" and record["elevation"] == 10
-    assert [s["stage"] for s in record["stages"]][-1] == "texture"
+    assert [s["stage"] for s in record["stages"]][-1] == "export"
     with Image.open(out / "objects" / "ball.png") as sheet:
         assert sheet.height == 224 * (4 if task == "image" else 3)
     facts = json.loads((out / "environment.json").read_text())

@@ -45,8 +45,8 @@ LOOK_EVERY = 3
 LOOK_WEIGHT, SEEN, BESIDE = 0.1, 0.3, 1.0
 """Weight of these pictures beside the views; of what views tell in them, and of what is beside the mesh.
 
-Measured on sixteen scans, means: Gaussians and mesh differ where either is by 1.7 % from the views' cameras and
-3.2 % from others as fitted, by 1.6 and 2.2 % when settled. A larger weight brings Gaussians nearer that were
+Measured on sixteen scans: Gaussians and mesh differ where either is by 1.6 % from the cameras of the views,
+3.0 % from others as fitted, by 1.5 and 2.1 % when settled. A larger weight brings Gaussians nearer that were
 better than the mesh (banana off the orbit: 37.5 dB as fitted, 36.5 now, 35.7 with all of a picture at 1).
 """
 SSIM, ALPHA = 0.02, 0.1
