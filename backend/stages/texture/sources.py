@@ -22,6 +22,8 @@ DEPTH_TOLERANCE = 2e-3
 """How far a point may lie behind the surface that a view sees and still be that surface, in extents."""
 LOW_SHRINK = 4
 """The low band is kept at this part of the size: its blur is wider than four pixels from 400 up."""
+_LARGE = 768
+"""Pixels: larger views are prepared one after another, each with 50 MiB of pictures that are then dropped."""
 NOTHING = 65535
 """Depth where the mesh is not."""
 
@@ -75,7 +77,11 @@ def prepare_sources(mesh: Mesh, views: Views, on_view: Callable[[int], None]) ->
         picture *= 255
         colors[view, ..., :3] = np.rint(picture, out=picture)
 
-    map_parallel(prepare, range(count))
+    if max(width, height) > _LARGE:
+        for view in range(count):
+            prepare(view)
+    else:
+        map_parallel(prepare, range(count))
     cameras = views.cameras
     matrices = cameras.intrinsics @ cameras.camera_from_world[:, :3]
     return Sources(
