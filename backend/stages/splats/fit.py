@@ -158,8 +158,11 @@ class _View:
         return float(np.sum((image[:3] - target.planes[:3]) ** 2)) / (3 * target.pixels)
 
     def picture(self, drawn: Gaussians, target: Target) -> np.ndarray:
-        """(H, W, 3) float32, over white: how far the fit is, for the user to look at."""
-        return np.moveaxis(self._draw(drawn, target).image[:3], 0, -1)
+        """(H, W, 4) float32, straight alpha: how far the fit is, for the user to look at."""
+        rgba = np.moveaxis(self._draw(drawn, target).image, 0, -1)
+        alpha = rgba[..., 3:]
+        colour = (rgba[..., :3] - WHITE * (1 - alpha)) / np.maximum(alpha, 1e-3)
+        return np.concatenate([colour, alpha], axis=-1)
 
     def _draw(self, drawn: Gaussians, target: Target) -> Rendering:
         pose = target.world_from_camera
