@@ -41,7 +41,7 @@ def build_report(
         "sizes": {
             "views": len(result.values["views"]),
             "view_pixels": result.values["views"].cameras.width,
-            "gaussians": len(result.values["splats"]),
+            "gaussians": facts.get("gaussians", len(result.values["splats"])),
             "vertices": len(result.values["textured"].mesh.vertices),
             "faces": len(result.values["textured"].mesh.faces),
             "texture_pixels": len(result.values["textured"].texture),

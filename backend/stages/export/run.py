@@ -22,4 +22,5 @@ def run(
     within a fraction of a second.
     """
     splats = settled(splats, textured, views, options, context)
+    context.note(gaussians=len(splats))
     return context.engine.write(picture, views, splats, textured, options, context)
