@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from backend.geometry.cameras import Cameras
 from backend.geometry.carving import Grid
@@ -168,6 +168,16 @@ def smoothed(hull: Grid, carved: Grid, sigma: float) -> Grid:
     reach = _REACH * hull.cell
     near = np.clip(hull.field, -reach, reach)
     return _lowered(hull, near, gaussian_filter(near - np.clip(carved.field, -reach, reach), sigma))
+
+
+def without_terraces(grid: Grid, sigma: float) -> Grid:
+    """The field averaged along z, near the surface, over `sigma` cells.
+
+    Views from one height that stand a pixel too high or too low cut steps into the hull, level all around.
+    """
+    reach = _REACH * grid.cell
+    field = gaussian_filter1d(np.clip(grid.field, -reach, reach), sigma, axis=2)
+    return Grid(np.where(np.abs(grid.field) < reach, field, grid.field), grid.origin, grid.cell)
 
 
 def _lowered(hull: Grid, near: np.ndarray, carve: np.ndarray) -> Grid:

@@ -5,7 +5,7 @@ import pytest
 
 from backend.geometry.cameras import Cameras, ring
 from backend.geometry.carving import Grid
-from backend.geometry.fusion import facing_of, fuse_depth, merge_fused
+from backend.geometry.fusion import facing_of, fuse_depth, merge_fused, without_terraces
 from backend.geometry.mesh_raster import rasterize_mesh
 from backend.geometry.photo_consistency import (
     _correlation,
@@ -103,3 +103,21 @@ def test_depth_that_agrees_with_the_hull_leaves_it_untouched():
 
     same = merge_fused(hull, Fused(hull.field - np.float32(0.004), np.ones_like(hull.field)))
     assert np.array_equal(same.field, hull.field)
+
+
+def test_steps_around_a_pillar_go_and_its_width_stays():
+    cell = 0.01
+    x, y, z = np.meshgrid(*(np.arange(-40, 41) * cell,) * 3, indexing="ij")
+    steps = 0.2 + 1.5 * cell * np.sign(np.sin(2 * np.pi * z / (6 * cell)))
+    stepped = Grid((steps - np.hypot(x, y)).astype(np.float32), np.full(3, -40 * cell), cell)
+    level = without_terraces(stepped, 3.0)
+    widths = []
+    for grid in (stepped, level):
+        inside = np.clip(grid.field[40:, 40] / cell + 0.5, 0, 1).sum(axis=0)[20:61]  # along +x, in cells
+        widths.append((inside.mean(), np.ptp(inside)))
+    (mean_before, step_before), (mean_after, step_after) = widths
+    assert step_before > 2.9
+    assert step_after < 0.2 * step_before
+    assert abs(mean_after - mean_before) < 0.1
+    far = np.abs(stepped.field) >= 4 * cell
+    np.testing.assert_array_equal(level.field[far], stepped.field[far])

@@ -123,7 +123,7 @@ def test_views_that_disagree_are_told_from_true_ones_and_aligned():
         ).mean()
         for mesh in (aligned, as_they_are)
     ]
-    assert errors[0] < 0.85 * errors[1], errors
+    assert errors[0] < 0.88 * errors[1], errors
 
 
 @pytest.mark.parametrize("fault", ["half", "beside", "speck"])

@@ -19,7 +19,7 @@ _AT_ONCE = 4
 class FilesExport:
     """Writes every format of the embedded path."""
 
-    version = "1"
+    version = "2"
 
     def write(
         self,

@@ -16,7 +16,7 @@ from backend.geometry.carving import (
 )
 from backend.geometry.consensus import agreeing_pictures
 from backend.geometry.decimate import decimate
-from backend.geometry.fusion import fuse_depth, merge_fused, smoothed
+from backend.geometry.fusion import fuse_depth, merge_fused, smoothed, without_terraces
 from backend.geometry.rims import keep_outlines
 from backend.pipeline.options import SurfaceOptions
 from backend.pipeline.stage import StageContext
@@ -42,6 +42,10 @@ _SMOOTHING, _SMOOTHINGS = 1.4, (0.8, 2.0)
 """Pixels of 512 by which aligned views still disagree, from which what they say is smoothed; cells for each
 such pixel, and their bounds. Outlines that contradict one another put pimples back, and depth its pits:
 published orbits at .9 and 1.7 pixels. Where alignment brings views nearer it would cost detail."""
+_STEPS_FROM, _STEPS = 1.2, 0.8
+"""Pixels of 512 from which outlines cut visible steps all around, and the share of those cells over which
+the whole is then averaged along z: at 1 a published orbit fits its own views .4 dB worse, at .8 .25 dB, at .6
+its steps remain. A ball so disturbed is 2 % less exact."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class _Hull:
 class HullSurface:
     """Visual hull from signed-distance silhouettes; needs masks and cameras only."""
 
-    version = "2"
+    version = "3"
 
     def reconstruct(
         self, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext
@@ -204,7 +208,10 @@ class HullSurface:
         context.check()
         carved = keep_outlines(hull.grid, carved, hull.masks, hull.cameras)
         context.check()
-        return smoothed(hull.grid, carved, sigma) if sigma else carved
+        if not sigma:
+            return carved
+        carved = smoothed(hull.grid, carved, sigma)
+        return without_terraces(carved, _STEPS * sigma) if hull.gap > _STEPS_FROM else carved
 
     def _surface(self, grid: Grid, views: Views, context: StageContext) -> tuple[np.ndarray, np.ndarray]:
         vertices, faces = extract_surface(fill_cavities(grid))

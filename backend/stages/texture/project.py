@@ -39,7 +39,7 @@ LEAST_SPLAT = 0.02
 class ProjectTexture:
     """Bakes by blending the views that see each texel."""
 
-    version = "2"
+    version = "3"
 
     def bake(
         self, mesh: Mesh, views: Views, splats: Splats, options: TextureOptions, context: StageContext
