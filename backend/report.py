@@ -26,15 +26,9 @@ def build_report(
     source    name of the input as the user gave it (no folder)
     warnings  sentences about how the input was read; those of the stages follow them
     """
-    stages = _stages(result)
     facts = {key: value for report in result.reports for key, value in report.facts.items()}
     exports = result.artifacts["exports"]
-    return {
-        "source": source,
-        "recipe": recipe,
-        "quality": quality,
-        "seed": seed,
-        "seconds": round(sum(r.seconds for r in result.reports if not r.reused), 3),
+    figures = {
         "fit_psnr": facts.get("fit_psnr"),
         "front_psnr": facts.get("front_psnr"),
         "silhouette_iou": facts.get("silhouette_iou"),
@@ -47,11 +41,8 @@ def build_report(
             "texture_pixels": len(result.values["textured"].texture),
             "bytes": {name: exports.sizes[name] for name in sorted(exports.sizes) if "/" not in name},
         },
-        "stages": stages,
-        "warnings": [*warnings, *(text for report in result.reports for text in report.warnings)],
-        "versions": versions(),
-        **(extra or {}),
     }
+    return _about(result, recipe, quality, seed, source, warnings, figures) | dict(extra or {})
 
 
 def build_orbit_report(
@@ -59,13 +50,27 @@ def build_orbit_report(
 ) -> dict[str, Any]:
     """The same for a recipe that ends with the orbit."""
     views = result.values["orbit"]
+    figures = {"sizes": {"views": len(views), "view_pixels": views.cameras.width}}
+    return _about(result, recipe, quality, seed, source, warnings, figures)
+
+
+def _about(
+    result: RunResult,
+    recipe: str,
+    quality: str,
+    seed: int,
+    source: str,
+    warnings: Sequence[str],
+    figures: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What every report says, around the figures of its recipe."""
     return {
         "source": source,
         "recipe": recipe,
         "quality": quality,
         "seed": seed,
         "seconds": round(sum(r.seconds for r in result.reports if not r.reused), 3),
-        "sizes": {"views": len(views), "view_pixels": views.cameras.width},
+        **figures,
         "stages": _stages(result),
         "warnings": [*warnings, *(text for report in result.reports for text in report.warnings)],
         "versions": versions(),

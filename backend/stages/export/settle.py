@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backend.geometry.cameras import Cameras
 from backend.geometry.harmonics import harmonics_from_color
 from backend.geometry.looks import look_cameras
 from backend.geometry.mesh_raster import rasterize_mesh
@@ -24,7 +25,7 @@ from backend.geometry.splat_targets import WHITE, Target, crop_target, resize_vi
 from backend.geometry.surface_lookup import SurfaceLookup
 from backend.pipeline.options import ExportOptions
 from backend.pipeline.stage import StageContext
-from backend.pipeline.values import Splats, TexturedMesh, Views
+from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views
 
 OFF = 0.006
 """A Gaussian whose centre is farther out of the surface than this, in extents of the mesh, is off it."""
@@ -113,10 +114,7 @@ def what_views_tell(textured: TexturedMesh, views: Views, context: StageContext)
     lacking = np.zeros(views.rgba.shape[:3], dtype=bool)
     for view in range(len(views)):
         context.check()
-        face = rasterize_mesh(
-            mesh.vertices, mesh.faces, cameras.world_from_camera[view], cameras.intrinsics[view],
-            cameras.width, cameras.height,
-        ).face  # fmt: skip
+        face = _faces_in(mesh, cameras, view)
         hit = np.zeros(len(mesh.faces), dtype=bool)
         hit[face[face >= 0]] = True
         toward = cameras.centres[view] - middles
@@ -194,10 +192,7 @@ def look_targets(
     targets = []
     for view in range(len(cameras)):
         context.check()
-        face = rasterize_mesh(
-            mesh.vertices, mesh.faces, cameras.world_from_camera[view], cameras.intrinsics[view],
-            cameras.width, cameras.height,
-        ).face  # fmt: skip
+        face = _faces_in(mesh, cameras, view)
         weights = np.where(face < 0, BESIDE, np.where(told.seen[face], SEEN, 1.0)).astype(np.float32)
         target = crop_target(pictures[view], cameras, view, pictures[view, ..., 3] > 0, weights)
         targets += [] if target is None else [target]
@@ -238,6 +233,14 @@ def fit(
         decay = FIRST * (LAST / FIRST) ** (step / max(steps - 1, 1))
         adam.step(vars(gradient), rates.columns(decay, extent, raw.harmonics.shape[1]), touched)
     return prune(raw.activate())
+
+
+def _faces_in(mesh: Mesh, cameras: Cameras, view: int) -> np.ndarray:
+    """(H, W) int32: the face that a camera sees in each pixel, -1 for none."""
+    return rasterize_mesh(
+        mesh.vertices, mesh.faces, cameras.world_from_camera[view], cameras.intrinsics[view],
+        cameras.width, cameras.height,
+    ).face  # fmt: skip
 
 
 def _front_difference(textured: TexturedMesh, views: Views) -> float:
