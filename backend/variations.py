@@ -83,11 +83,9 @@ def orbit_pictures(views: Views) -> dict[str, bytes]:
 def sheet(pictures: Mapping[int, Mapping[str, bytes]], facts: list[dict[str, Any]]) -> dict[str, bytes]:
     """Of several seeds: what `write_variations` writes. pictures: seed -> `orbit_pictures`."""
     rows = [_read(files[ROW_FILE]) for files in pictures.values()]
-    done, data = cv2.imencode(".png", np.concatenate(rows))
-    assert done
     return {
         **{f"orbit_{seed}.png": files[ORBIT_FILE] for seed, files in pictures.items()},
-        "variations.png": data.tobytes(),
+        "variations.png": _encoded(np.concatenate(rows)),
         "variations.json": json.dumps({"variations": facts}, indent=2).encode(),
     }
 
@@ -109,6 +107,10 @@ def _tile(rgba: np.ndarray) -> np.ndarray:
 
 
 def _png(picture: np.ndarray) -> bytes:
-    done, data = cv2.imencode(".png", quantize(picture)[..., ::-1])
+    return _encoded(quantize(picture)[..., ::-1])
+
+
+def _encoded(blue_first: np.ndarray) -> bytes:
+    done, data = cv2.imencode(".png", blue_first)
     assert done
     return data.tobytes()

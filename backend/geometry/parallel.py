@@ -3,7 +3,7 @@
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
@@ -70,6 +70,17 @@ def bands(count: int, pieces: int) -> list[tuple[int, int]]:
     pieces = max(1, min(pieces, count))
     edges = [count * i // pieces for i in range(pieces + 1)]
     return list(itertools.pairwise(edges))
+
+
+def map_told(
+    function: Callable[[T], R], items: Sequence[T], tell: Callable[[T], None], at_once: int = 4
+) -> Iterator[R]:
+    """As `map_parallel`, `at_once` items at a time; `tell` is called with those before, on this thread."""
+    for first in range(0, len(items), at_once):
+        some = items[first : first + at_once]
+        for item in some:
+            tell(item)
+        yield from map_parallel(function, some)
 
 
 def for_bands(function: Callable[[int, int], object], count: int, pieces: int | None = None) -> None:

@@ -1,6 +1,6 @@
 """The export engine: mesh.glb, splats (PLY and one more format), cameras.json, pictures and film."""
 
-from backend.geometry.parallel import map_parallel
+from backend.geometry.parallel import map_told
 from backend.pipeline.options import ExportOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Exports, Picture, Splats, TexturedMesh, Views
@@ -12,8 +12,6 @@ from backend.stages.export.images import encode_png
 from backend.stages.export.mesh_formats import write_mesh
 from shared_protocol.splats.arrays import SplatArrays
 from shared_protocol.splats.files import encode_splats
-
-_AT_ONCE = 4
 
 
 class FilesExport:
@@ -40,13 +38,12 @@ class FilesExport:
             context.step(min(done, total), total, text)
             done += 1
 
-        files: dict[str, bytes] = {}
-        for first in range(0, len(names), _AT_ONCE):
-            some = range(first, min(first + _AT_ONCE, len(names)))
-            for view in some:
-                step(f"Writing view {view + 1} of {len(names)}")
-            for view, data in zip(some, map_parallel(lambda i: encode_png(views.rgba[i]), some), strict=True):
-                files[names[view]] = data
+        pictures = map_told(
+            lambda view: encode_png(views.rgba[view]),
+            range(len(names)),
+            lambda view: step(f"Writing view {view + 1} of {len(names)}"),
+        )
+        files: dict[str, bytes] = dict(zip(names, pictures, strict=True))
         files["cutout.png"] = files[names[0]]
         files["cameras.json"] = transforms_json(views.cameras, names)
         step("Writing the mesh")

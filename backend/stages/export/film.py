@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.geometry.mesh_render import render_mesh
-from backend.geometry.parallel import map_parallel
+from backend.geometry.parallel import map_told
 from backend.geometry.rasterize import rasterize
 from backend.pipeline.values import Splats, TexturedMesh, Views, quantize
 from backend.stages.export.viewpoints import around_object, front_elevation
@@ -16,7 +16,6 @@ FRAME_RATE = 24
 SIZE = 448
 _BACKGROUND = (0.886, 0.886, 0.878)
 _LEAST_ELEVATION = 10.0
-_AT_ONCE = 4
 _BT709 = 1
 _LIMITED_RANGE = 1
 
@@ -46,11 +45,7 @@ def turntable_frames(
         ).color[0]
         return quantize(np.concatenate([left, right], axis=1))
 
-    for first in range(0, frames, _AT_ONCE):
-        some = range(first, min(first + _AT_ONCE, frames))
-        for frame in some:
-            on_frame(frame)
-        yield from map_parallel(draw, some)
+    yield from map_told(draw, range(frames), on_frame)
 
 
 def encode_film(frames: Iterable[np.ndarray]) -> bytes:
