@@ -13,7 +13,6 @@ from shared_protocol.errors import InternalError, OrreryError
 
 from .importers.prepare import Prepared, prepare
 from .importers.result import Provenance, result_steps
-from .importers.steps import LONG_NEXT
 from .jobs import Job, State
 from .properties import settings
 
@@ -52,8 +51,7 @@ class ImportTask:
             if self._steps is None or self._made:  # made, and undone at once
                 self._begin()
             while time.perf_counter() < end:
-                if next(self._steps) == LONG_NEXT and end != float("inf"):
-                    break
+                next(self._steps)
         except StopIteration as finish:
             self._made = (
                 finish.value.name
@@ -75,7 +73,7 @@ class ImportTask:
 
     def _prepare(self) -> None:
         try:
-            self._prepared = prepare(self.job.folder, self._placement.texture)
+            self._prepared = prepare(self.job.folder, self._placement.texture, self._placement.floor)
         except Exception as error:  # noqa: BLE001 - shown in the panel by `go_on`
             self._error = error
 

@@ -136,8 +136,16 @@ class OrrerySettings(bpy.types.PropertyGroup):
     )
     floor: bpy.props.BoolProperty(
         name="Stand on Floor",
-        description="The base of the result is at the height of its place",
+        description="The object's origin is on the floor below its middle, at the height of its place; else "
+        "it is the middle of the views around it",
         default=True,
+    )
+    shading: bpy.props.EnumProperty(
+        name="Shading",
+        items=(
+            ("SMOOTH", "Smooth", "Faces are shaded as one surface", "SHADING_RENDERED", 0),
+            ("FLAT", "Flat", "Each face is shaded by itself", "MESH_ICOSPHERE", 1),
+        ),
     )
     cameras: bpy.props.BoolProperty(
         name="Add Cameras", description="Add the views around the object as one animated camera"
@@ -225,8 +233,9 @@ class OrrerySettings(bpy.types.PropertyGroup):
     def placement(self) -> Placement:
         """How a result is put into the scene."""
         return Placement(
-            self.floor, self.cameras, self.show, self.at, self.size, self.import_lods,
-            int(self.import_texture), self.decimate, self.quad_copy, self.reference, self.pack,
+            self.floor, self.cameras, self.show, self.at, self.size, self.shading == "SMOOTH",
+            self.import_lods, int(self.import_texture), self.decimate, self.quad_copy, self.reference,
+            self.pack,
         )  # fmt: skip
 
 

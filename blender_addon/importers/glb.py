@@ -8,7 +8,8 @@ pack the geometry.
 
 import json
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,17 @@ class GlbMesh:
     uvs: np.ndarray
     material_of: np.ndarray
     materials: tuple[GlbMaterial, ...] = field(default=())
+
+    @cached_property
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest corner, (3,) float32, metres; zeros for a mesh without vertices."""
+        if not len(self.vertices):
+            return np.zeros(3, np.float32), np.zeros(3, np.float32)
+        return self.vertices.min(axis=0), self.vertices.max(axis=0)
+
+    def lowered(self, height: float) -> "GlbMesh":
+        """The same, `height` metres further down."""
+        return replace(self, vertices=self.vertices - np.array([0, 0, height], np.float32))
 
 
 def read_glb(path: Path) -> GlbMesh:

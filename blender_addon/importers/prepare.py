@@ -14,26 +14,40 @@ class Prepared:
     """What a result's folder holds, decoded; None for what is not there.
 
     lods      coarser copies, the finest first
+    base      height of the meshes' origin in the frame of Gaussians and cameras, metres
     cameras   bytes of cameras.json
     cutout    path of the cut-out picture
     """
 
     mesh: GlbMesh | None
     lods: tuple[GlbMesh, ...]
+    base: float
     splats: Columns | None
     cameras: bytes
     cutout: Path | None
 
 
-def prepare(folder: Path, texture: int = 0) -> Prepared:
-    """Read and decode all; raises InvalidInput for a damaged file. texture: pixels that an edge of a texture
-    has at most, 0 for as many as it was made with."""
-    mesh, splats = folder / "mesh.glb", folder / "splats.ply"
-    lods = takewhile(Path.exists, (folder / lod_file(level) for level in count(1)))
+def prepare(folder: Path, texture: int = 0, floor: bool = True) -> Prepared:
+    """Read and decode all; raises InvalidInput for a damaged file.
+
+    texture  pixels that an edge of a texture has at most, 0 for as many as it was made with
+    floor    the meshes' origin comes to the lowest point of the finest: whoever turns or scales the object
+             then does so about what it stands on; else it stays in the frame's middle
+    """
+    splats, base = folder / "splats.ply", 0.0
+    mesh = _mesh(folder / "mesh.glb", texture) if (folder / "mesh.glb").exists() else None
+    paths = takewhile(Path.exists, (folder / lod_file(level) for level in count(1)))
+    lods = tuple(_mesh(path, texture) for path in paths)
+    if mesh is not None and floor:
+        base = float(mesh.box[0][2])
+        mesh, lods = mesh.lowered(base), tuple(lod.lowered(base) for lod in lods)
+    if mesh is not None:
+        mesh.box  # noqa: B018 - worked out here, kept
     cameras, cutout = folder / "cameras.json", folder / "cutout.png"
     return Prepared(
-        _mesh(mesh, texture) if mesh.exists() else None,
-        tuple(_mesh(path, texture) for path in lods),
+        mesh,
+        lods,
+        base,
         _gaussians(splats) if splats.exists() else None,
         cameras.read_bytes() if cameras.exists() else b"",
         cutout if cutout.exists() else None,

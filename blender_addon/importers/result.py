@@ -9,12 +9,13 @@ from typing import Any
 
 import bpy
 import numpy as np
+from mathutils import Matrix
 
 from ..splats import importing, layout, nodes
 from . import place, reference
 from .cameras import import_cameras
 from .glb import GlbMesh
-from .mesh import box, mesh_steps
+from .mesh import mesh_steps
 from .prepare import Prepared, prepare
 from .steps import finished
 
@@ -29,11 +30,12 @@ _QUADS = 96
 class Placement:
     """Where and how a result is put into the scene.
 
-    floor      the mesh's lowest point is at the height of the place, else the frame's middle
+    floor      the mesh's lowest point is its origin and at the height of the place, else the frame's middle
     cameras    add the orbit as one animated camera
     show       which of the two representations is visible: both at once overlap
     at         see `place`
     size       longest side of the mesh's box, metres; 0 as it was made
+    smooth     the mesh is shaded so, else each face is flat
     lods       import the coarser copies
     texture    pixels that an edge of a texture has at most, 0 as it was made
     decimate   share of faces that a hidden copy with a Decimate modifier keeps; 0 for no copy
@@ -47,6 +49,7 @@ class Placement:
     show: str = SHOW_MESH
     at: str = place.ORIGIN
     size: float = 0.0
+    smooth: bool = True
     lods: bool = True
     texture: int = 0
     decimate: float = 0.0
@@ -70,12 +73,13 @@ def import_result(
     folder: Path, provenance: Provenance, placement: Placement, scene: bpy.types.Scene
 ) -> bpy.types.Collection:
     """Import what there is of `mesh.glb`, coarser copies, `splats.ply` and `cameras.json` in `folder`."""
-    return finished(result_steps(prepare(folder, placement.texture), provenance, placement, scene))
+    prepared = prepare(folder, placement.texture, placement.floor)
+    return finished(result_steps(prepared, provenance, placement, scene))
 
 
 def result_steps(
     prepared: Prepared, provenance: Provenance, placement: Placement, scene: bpy.types.Scene
-) -> Iterator[str | None]:
+) -> Iterator[None]:
     """The same from decoded files, a slice at a time; what the generator returns is the collection.
 
     The coarser copies stand hidden in a collection of their own. On an error, or when the generator is
@@ -104,21 +108,21 @@ def _fill(
     provenance: Provenance,
     placement: Placement,
     scene: bpy.types.Scene,
-) -> Iterator[str | None]:
+) -> Iterator[None]:
     name, made = provenance.name, []
     mesh = splats = None
     if prepared.mesh is not None:
-        mesh = yield from mesh_steps(prepared.mesh, name, collection)
+        mesh = yield from mesh_steps(prepared.mesh, name, collection, placement.smooth)
         made.append(mesh)
         if placement.lods and prepared.lods:
-            made += yield from _lods(collection, prepared.lods, name)
+            made += yield from _lods(collection, prepared.lods, name, placement.smooth)
         if placement.decimate:
             made.append(_copy(mesh, "decimated", collection))
             made[-1].modifiers.new("Decimate", "DECIMATE").ratio = placement.decimate
         if placement.quads:
             made.append(_copy(mesh, "quads", collection))
             modifier = made[-1].modifiers.new("Remesh", "REMESH")
-            low, high = box(mesh.data)
+            low, high = prepared.mesh.box
             modifier.voxel_size = max(float((high - low).max()) / _QUADS, 1e-4)
             modifier.use_smooth_shade = True
     if prepared.splats is not None:
@@ -144,8 +148,10 @@ def _fill(
     for item in made:
         if item is not main:
             item.parent = main  # one object to move: the others keep their place relative to it
+            if item.type != "MESH" or gaussians(item):  # those of meshes have the same origin
+                item.matrix_parent_inverse = Matrix.Translation((0, 0, -prepared.base))
     if main is not None:
-        yield from _place(main, mesh, placement, scene)
+        yield from _place(main, prepared.mesh, placement, scene)
     for owner in (collection, *made):
         owner["orrery_job"] = provenance.job
         owner["orrery_seed"] = provenance.seed
@@ -154,13 +160,15 @@ def _fill(
     show(collection, placement.show if mesh is not None and splats is not None else SHOW_BOTH)
 
 
-def _lods(collection: bpy.types.Collection, lods: tuple[GlbMesh, ...], name: str) -> Iterator[str | None]:
+def _lods(
+    collection: bpy.types.Collection, lods: tuple[GlbMesh, ...], name: str, smooth: bool
+) -> Iterator[None]:
     """The coarser copies, hidden: they lie where the mesh lies."""
     below = bpy.data.collections.new(f"{name} LODs")
     collection.children.link(below)
     made = []
     for level, glb in enumerate(lods, start=1):
-        item = yield from mesh_steps(glb, f"{name} LOD{level}", below)
+        item = yield from mesh_steps(glb, f"{name} LOD{level}", below, smooth)
         item.hide_viewport = item.hide_render = True
         made.append(item)
     return made
@@ -176,17 +184,15 @@ def _copy(mesh: bpy.types.Object, what: str, collection: bpy.types.Collection) -
 
 
 def _place(
-    main: bpy.types.Object, mesh: bpy.types.Object | None, placement: Placement, scene: bpy.types.Scene
-) -> Iterator[str | None]:
-    """Size, floor and place of the object that carries the others."""
-    low, high = box(mesh.data) if mesh is not None else (np.zeros(3), np.zeros(3))
+    main: bpy.types.Object, mesh: GlbMesh | None, placement: Placement, scene: bpy.types.Scene
+) -> Iterator[None]:
+    """Size and place of the object that carries the others."""
+    low, high = mesh.box if mesh is not None else (np.zeros(3), np.zeros(3))
     side = float((high - low).max())
     scale = placement.size / side if placement.size and side else 1.0
     main.scale = (scale, scale, scale)
     if placement.at == place.CURSOR:
         main.location = scene.cursor.location
-    if placement.floor:
-        main.location.z -= scale * low[2]
     if placement.at == place.BESIDE and side:
         boxes = yield from place.occupied(scene)
         here = np.array(main.location)

@@ -1,15 +1,10 @@
-"""Work on the main thread in slices: generators that yield when a slice is done; no bpy.
-
-They yield LONG_NEXT where the next slice is a long one, which should have a turn of its own.
-"""
+"""Work on the main thread in slices: generators that yield when a slice is done; no bpy."""
 
 from collections.abc import Iterator
 from typing import Any
 
-LONG_NEXT = "long"
 
-
-def finished(steps: Iterator[str | None]) -> Any:
+def finished(steps: Iterator[None]) -> Any:
     """Run all slices at once; returns what the generator returns."""
     while True:
         try:

@@ -25,6 +25,7 @@ class ORRERY_PT_options(bpy.types.Panel):
         layout.prop(chosen, "at")
         layout.prop(chosen, "size")
         layout.prop(chosen, "floor")
+        layout.prop(chosen, "shading")
         layout.prop(chosen, "show")
         layout.prop(chosen, "reference")
         column = layout.column()

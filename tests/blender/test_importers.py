@@ -189,8 +189,11 @@ def test_a_result_is_one_collection_whose_parts_stand_on_the_floor_together(blen
     parts = {item.type if item.type == "CAMERA" else item.name: item for item in collection.objects}
     assert set(parts) == {"duck", "duck Gaussians", "CAMERA"}
     lift = 0.4  # the wedge is 0.8 m tall and centred
-    for item in (parts["duck"], parts["duck Gaussians"]):
-        np.testing.assert_allclose(item.matrix_world.translation, (0, 0, lift), atol=1e-6)
+    duck = parts["duck"]
+    assert tuple(duck.location) == (0, 0, 0)  # it is turned and scaled about what it stands on
+    heights = [(duck.matrix_world @ vertex.co).z for vertex in duck.data.vertices]
+    assert (min(heights), max(heights)) == pytest.approx((0, 0.8), abs=1e-6)
+    np.testing.assert_allclose(parts["duck Gaussians"].matrix_world.translation, (0, 0, lift), atol=1e-6)
     blender.context.scene.frame_set(1)
     np.testing.assert_allclose(parts["CAMERA"].matrix_world.translation, (0, -3, lift), atol=1e-6)
     assert blender.context.view_layer.objects.active is parts["duck"]
@@ -258,7 +261,8 @@ def test_coarser_copies_wait_hidden_in_a_collection_of_their_own(blender, job_fo
     for item in below.objects:
         item.hide_viewport = False  # what is hidden is not placed
     blender.context.view_layer.update()
-    assert all(item.matrix_world.translation.z == pytest.approx(0.4) for item in below.objects)
+    for item in below.objects:
+        assert min((item.matrix_world @ v.co).z for v in item.data.vertices) == pytest.approx(0, abs=1e-6)
     assert result.result_collections(blender.context.scene) == [collection]
 
 
@@ -327,7 +331,9 @@ def test_size_place_reduced_copy_and_input_camera_are_options(blender, job_folde
     corners = np.array([duck.matrix_world @ vertex.co for vertex in duck.data.vertices])
     np.testing.assert_allclose(corners.min(axis=0)[2], 3.0, atol=1e-5)
     np.testing.assert_allclose(corners.mean(axis=0)[:2], (1, 2), atol=1e-5)
-    np.testing.assert_allclose(np.array(splats.matrix_world), np.array(duck.matrix_world), atol=1e-6)
+    middle = duck.matrix_world @ Vector((0, 0, 0.4))  # of the frame, where the Gaussians have their origin
+    np.testing.assert_allclose(splats.matrix_world.translation, middle, atol=1e-5)
+    assert tuple(splats.matrix_world.to_scale()) == pytest.approx(tuple(duck.scale))
     reduced = collection.objects["duck decimated"]
     assert (reduced.modifiers["Decimate"].ratio, reduced.hide_render) == (0.25, True)
     quads = collection.objects["duck quads"]
@@ -339,9 +345,8 @@ def test_size_place_reduced_copy_and_input_camera_are_options(blender, job_folde
     image = camera.data.background_images[0].image
     assert image.packed_file is not None
     # Seen from that camera the mesh lies where the cut-out shows it: the middle is in the middle.
-    middle = camera.matrix_world.inverted() @ duck.matrix_world @ Vector((0, 0, 0))
-    np.testing.assert_allclose(middle[:2], (0, 0), atol=1e-5)
-    apart = camera.matrix_world.translation - duck.matrix_world.translation
+    np.testing.assert_allclose((camera.matrix_world.inverted() @ middle)[:2], (0, 0), atol=1e-5)
+    apart = camera.matrix_world.translation - middle
     assert apart.length == pytest.approx(3 * duck.scale[0], abs=1e-4)
 
 
@@ -352,6 +357,33 @@ def test_the_input_as_a_picture_stands_beside_the_result_at_its_scale(blender, j
     width = 3 * 64 / 150  # the frame's width at the object: distance times pixels over focal length
     assert item.empty_display_size == pytest.approx(width, rel=1e-5)
     np.testing.assert_allclose(item.matrix_world.translation, (-width, 0, 0), atol=1e-5)
+
+
+def test_a_result_may_keep_the_middle_of_its_views_as_origin(blender, job_folder):
+    collection = import_result(job_folder, PROVENANCE, Placement(floor=False), bpy.context.scene)
+    bpy.context.view_layer.update()
+    heights = [vertex.co.z for vertex in collection.objects["duck"].data.vertices]
+    assert (min(heights), max(heights)) == pytest.approx((-0.4, 0.4))
+    assert tuple(collection.objects["duck Gaussians"].matrix_world.translation) == (0, 0, 0)
+
+
+def test_faces_are_shaded_smooth_or_flat_as_asked(blender, job_folder):
+    (job_folder / "mesh_lod1.glb").write_bytes(files.wedge_glb()[0])
+    for smooth in (True, False):
+        collection = import_result(job_folder, PROVENANCE, Placement(smooth=smooth), bpy.context.scene)
+        for item in (collection.objects[0], collection.children[0].objects[0]):
+            assert {polygon.use_smooth for polygon in item.data.polygons} == {smooth}
+
+
+def test_a_mesh_of_many_faces_is_the_same_as_a_small_one_made_at_once(blender, tmp_path, monkeypatch):
+    (tmp_path / "mesh.glb").write_bytes(files.wedge_glb(quads=5)[0])
+    collection = blender.context.scene.collection
+    at_once = import_mesh(tmp_path / "mesh.glb", "at once", collection).data
+    monkeypatch.setattr("blender_addon.importers.mesh._FACES_AT_ONCE", 3)
+    monkeypatch.setattr("blender_addon.importers.mesh._FACES_A_SLICE", 4)
+    sliced = import_mesh(tmp_path / "mesh.glb", "sliced", collection).data
+    assert not sliced.validate()
+    assert [p.vertices[:] for p in sliced.polygons] == [p.vertices[:] for p in at_once.polygons]
 
 
 def box_at(x, size=1.0):
