@@ -20,6 +20,8 @@ from pathlib import Path
 from shared_protocol.errors import InternalError, InvalidInput, NotReachable, OrreryError
 
 from .backend_process import hidden_window, venv_python
+from .download import as_our_error
+from .one_at_a_time import alone
 
 MARKER = "orrery-backend.json"
 """In a folder that was made here, and may be emptied again."""
@@ -77,11 +79,11 @@ class Installer:
 
     def install(self, folder: Path, wheel: Path, torch: str, log: Path, repair: bool = False) -> None:
         """Make the environment and install `wheel` with its packages; `repair` begins with an empty one."""
-        self._start(lambda: self._install(folder, wheel, torch, repair), log)
+        self._start(lambda: self._install(folder, wheel, torch, repair), log, folder=folder)
 
     def remove(self, folder: Path, log: Path) -> None:
         """Delete the environment; InvalidInput (in `error`) for a folder that was not made here."""
-        self._start(lambda: self._remove(folder), log)
+        self._start(lambda: self._remove(folder), log, folder=folder)
 
     def run(self, task: Task, log: Path, environment: dict[str, str], then: Callable[[], None]) -> None:
         """Run one command with this environment beside ours; after it, if all went well, call `then`."""
@@ -115,22 +117,35 @@ class Installer:
 
     # ---- in the thread
 
-    def _start(self, work: Callable[[], None], log: Path, then: Callable[[], None] | None = None) -> None:
+    def _start(
+        self,
+        work: Callable[[], None],
+        log: Path,
+        then: Callable[[], None] | None = None,
+        folder: Path | None = None,
+    ) -> None:
         if self.running:
             return
         self.running, self.error, self.words, self.fraction, self.log = True, None, "", 0.0, log
         self.lines.clear()
         self._cancelled.clear()
         self._then = then
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
-        threading.Thread(target=self._guarded, args=(work,), name="orrery-install", daemon=True).start()
+        arguments = (work, [log] if folder is None else [log, folder])
+        threading.Thread(target=self._guarded, args=arguments, name="orrery-install", daemon=True).start()
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable[[], None], places: list[Path]) -> None:
+        """places: what no other Blender may write meanwhile, the log first."""
         try:
-            work()
+            with contextlib.ExitStack() as locks:
+                for place in places:
+                    locks.enter_context(alone(place))
+                places[0].parent.mkdir(parents=True, exist_ok=True)
+                places[0].write_bytes(b"")
+                work()
         except OrreryError as error:
             self._news.put(_News(error=None if self._cancelled.is_set() else error, words=error.found))
+        except OSError as error:
+            self._news.put(_News(error=as_our_error(error, Path(error.filename or places[-1]))))
         except Exception as error:  # noqa: BLE001 - the thread's last line of defence, shown to the user
             self._news.put(_News(error=InternalError(f"the installation stumbled: {error!r}")))
         finally:

@@ -113,6 +113,35 @@ def test_an_installation_that_is_cancelled_ends_at_once_without_an_error(tmp_pat
     assert (installer.running, installer.error, installer.words) == (False, None, "cancelled")
 
 
+def test_two_blenders_do_not_install_into_one_folder_at_once(small_wheel, tmp_path):
+    folder, first, second = tmp_path / "backend", Installer(), Installer()
+    command = (sys.executable, "-c", "import time; print('here', flush=True); time.sleep(60)")
+    first._start(lambda: first._run(Task("busy", command), 0.0), tmp_path / "one.log", folder=folder)
+    while "here" not in first.lines:
+        first.pump()
+        time.sleep(0.01)
+    for log in ("two.log", "one.log"):  # another user folder, the same one
+        second.install(folder, small_wheel, NO_TORCH, tmp_path / log)
+        wait(second, 10)
+        assert "another Blender is busy with" in str(second.error)
+    assert (tmp_path / "one.log").read_text() == "here\n"
+    assert not folder.exists()
+    first.cancel()
+    wait(first, 10)
+    second.remove(folder, tmp_path / "one.log")  # the lock went with its holder
+    wait(second, 10)
+    assert "no backend that was installed here" in str(second.error)
+
+
+def test_a_disk_that_refuses_the_installation_is_named(small_wheel, tmp_path):
+    (tmp_path / "file").touch()
+    installer = Installer()
+    installer.install(tmp_path / "file" / "backend", small_wheel, NO_TORCH, tmp_path / "install.log")
+    wait(installer, 10)
+    assert installer.error.code == "access_denied"
+    assert "cannot be written" in str(installer.error)
+
+
 def test_an_environment_that_is_half_made_is_not_taken_for_a_backend(tmp_path):
     (tmp_path / MARKER).write_text(json.dumps({"wheel": "x", "torch": NO_TORCH, "whole": False}))
     venv_python(tmp_path).parent.mkdir()
