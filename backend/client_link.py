@@ -86,7 +86,7 @@ class ClientLink:
         secure(socket, endpoint)
         # Tells at once when the other side is gone; the socket itself would connect again in silence.
         self._monitor = socket.get_monitor_socket(_LOST)
-        socket.connect(endpoint.address)
+        socket.connect(endpoint.nearest)
         self._socket = socket
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)

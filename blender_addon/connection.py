@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import zmq
 
 from shared_protocol import frames, messages
-from shared_protocol.endpoint import Endpoint, process_alive, secure
+from shared_protocol.endpoint import LOOPBACK, Endpoint, process_alive, secure
 from shared_protocol.errors import NotReachable, OrreryError, Unauthorized
 from shared_protocol.messages import Message
 
@@ -32,7 +32,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 NO_ANSWER = "The backend does not answer any more."
 
 Handler = Callable[[Message, bytes | None], None]
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Connection:
@@ -184,7 +183,7 @@ class Connection:
         self._socket.linger = 0
         self._socket.sndtimeo = 2000
         secure(self._socket, endpoint)
-        self._socket.connect(endpoint.address)
+        self._socket.connect(endpoint.nearest)
         self._endpoint = endpoint
         self._deadline = time.monotonic() + HELLO_SECONDS
         self._set(Link.CONNECTING)

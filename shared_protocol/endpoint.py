@@ -1,6 +1,7 @@
 """Where the daemon is and the secret to talk to it: one small file that only its owner can read.
 
     STATE/connection.json   {"address": "tcp://127.0.0.1:41234", "token": ..., "pid": ..., "boot": ...}
+    STATE/41234.sock        the same daemon as a Unix socket, where the system has them: a tenth faster
 
 The daemon writes it when it listens and removes it when it ends. STATE is `ORRERY_STATE`, or the
 platform's place for such files; add-on, command line and daemon of one user find the same one.
@@ -10,13 +11,17 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from shared_protocol.errors import NotReachable, Unauthorized
 
 CONNECTION_FILE = "connection.json"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SOCKET_PATH_BYTES = 100
+"""A Unix socket's path may not be longer (104 on macOS, 108 on Linux)."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Endpoint:
 
     server_key, public_key, secret_key  CURVE keys (Z85) of the daemon and of this client, where it listens
                                         beyond its own machine
+    folder                              where the connection file was read; it is not written
     """
 
     address: str
@@ -35,6 +41,25 @@ class Endpoint:
     server_key: str = ""
     public_key: str = ""
     secret_key: str = ""
+    folder: str = field(default="", compare=False)
+
+    @property
+    def nearest(self) -> str:
+        """The address to connect to: the daemon's Unix socket where this process sees it, else `address`."""
+        path = local_socket(Path(self.folder), self.address) if self.folder and not self.server_key else None
+        return f"ipc://{path}" if path is not None and path.is_socket() else self.address
+
+
+def local_socket(folder: Path, address: str) -> Path | None:
+    """Where the daemon at this TCP address has its Unix socket; None where it can have none.
+
+    It is named after the port, so that an address that was changed (a tunnel, a proxy) does not lead to it.
+    """
+    parts = urlsplit(address)
+    if sys.platform == "win32" or parts.hostname not in LOOPBACK or not parts.port:
+        return None
+    path = folder.absolute() / f"{parts.port}.sock"
+    return path if len(os.fsencode(path)) <= SOCKET_PATH_BYTES else None
 
 
 def secure(socket: Any, endpoint: Endpoint) -> None:
@@ -71,7 +96,8 @@ def write_endpoint(endpoint: Endpoint, folder: Path) -> Path:
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".connection-")  # mode 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({name: value for name, value in asdict(endpoint).items() if value}, file)
+            found = asdict(endpoint) | {"folder": ""}
+            json.dump({name: value for name, value in found.items() if value}, file)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -101,6 +127,7 @@ def read_endpoint(folder: Path | None = None) -> Endpoint:
             str(data.get("server_key", "")),
             str(data.get("public_key", "")),
             str(data.get("secret_key", "")),
+            str(path.parent),
         )
     except FileNotFoundError:
         raise NotReachable("no backend is running", remedy="Start one: python -m backend serve") from None

@@ -1,4 +1,4 @@
-"""The daemon's sockets: one for this machine, one for clients with CURVE keys; frames in, frames out.
+"""The daemon's sockets: for this machine (TCP, Unix) and for clients with CURVE keys; frames in, frames out.
 
 Nothing here waits: what a slow reader does not take is kept for it (replies, few of them) or offered again
 later (chunks, events).
@@ -7,6 +7,7 @@ later (chunks, events).
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import zmq
@@ -15,6 +16,7 @@ from backend.daemon.config import LOOPBACK, DaemonConfig
 from backend.daemon.curve import DOMAIN, AllowList, Gate, server_pair
 from shared_protocol import frames
 from shared_protocol import messages as m
+from shared_protocol.endpoint import local_socket
 from shared_protocol.errors import LimitExceeded, NotReachable
 
 QUEUED_OUT, QUEUED_IN = 72, 64
@@ -51,6 +53,8 @@ class Wire:
                 _bind(local, LOOPBACK, 0)
             else:
                 _bind(local, config.host, config.port)
+            self.address = local.getsockopt_string(zmq.LAST_ENDPOINT)
+            self._socket_file = _bind_local_socket(local, config.state, self.address)
             self._routers = [local]
             if config.remote:
                 remote = _router(context)
@@ -65,7 +69,6 @@ class Wire:
                 _bind(remote, config.host, config.port)
                 self._routers.append(remote)
             undo.pop_all()
-        self.address = local.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def register(self, poller: zmq.Poller) -> None:
         """Watch the sockets."""
@@ -147,6 +150,8 @@ class Wire:
 
     def close(self) -> None:
         """The last replies have half a second to go out."""
+        if self._socket_file is not None:
+            self._socket_file.unlink(missing_ok=True)
         for router in self._routers:
             router.close(500)
         if self._gate is not None:
@@ -178,3 +183,17 @@ def _bind(router: "zmq.Socket[bytes]", host: str, port: int) -> None:
             f"port {port} at {host} cannot be used ({error.strerror})",
             remedy="Choose another one with --port, or leave it out.",
         ) from error
+
+
+def _bind_local_socket(router: "zmq.Socket[bytes]", state: Path, address: str) -> Path | None:
+    """Also a Unix socket in the state folder, which only its owner can enter; its path, None without one."""
+    for left in state.glob("*.sock"):  # by a daemon that was killed: this one holds the folder's lock
+        left.unlink(missing_ok=True)
+    path = local_socket(state, address)
+    if path is None or not zmq.has("ipc"):
+        return None
+    try:
+        router.bind(f"ipc://{path}")
+    except zmq.ZMQError:  # a file system without sockets: TCP does as well
+        return None
+    return path

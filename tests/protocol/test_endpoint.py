@@ -1,14 +1,19 @@
 """The connection file: private, atomic, never stale."""
 
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from shared_protocol.endpoint import (
     CONNECTION_FILE,
     Endpoint,
+    local_socket,
     process_alive,
     read_endpoint,
     remove_endpoint,
@@ -64,3 +69,27 @@ def test_the_state_folder_can_be_chosen(tmp_path, monkeypatch):
     assert state_folder() == tmp_path
     monkeypatch.delenv("ORRERY_STATE")
     assert state_folder().is_absolute()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the daemon has Unix sockets on Linux and macOS")
+def test_the_unix_socket_is_used_where_it_is_the_one_of_this_address():
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        place = Path(folder)
+        path = write_endpoint(ENDPOINT, place)
+        assert "folder" not in path.read_text()
+        endpoint = read_endpoint(place)
+        assert endpoint.nearest == ENDPOINT.address, "no socket there"
+        listener.bind(str(place / "4242.sock"))
+        assert endpoint.nearest == f"ipc://{place}/4242.sock"
+        assert read_endpoint(path).nearest == endpoint.nearest, "also by the file's own path"
+        for other in (
+            replace(endpoint, address="tcp://127.0.0.1:4243"),  # a tunnel or proxy
+            replace(endpoint, address="tcp://192.168.1.7:4242"),
+            replace(endpoint, server_key="k" * 40),
+            ENDPOINT,
+        ):
+            assert other.nearest == other.address
+
+
+def test_a_folder_too_deep_for_a_unix_socket_has_none(tmp_path):
+    assert local_socket(tmp_path / ("x" * 100), ENDPOINT.address) is None
