@@ -43,7 +43,9 @@ sends messages of two or three frames:
 
 **Connection file.** The daemon writes `connection.json` into its state folder (`ORRERY_STATE`, else
 `~/.local/state/orrery`, `~/Library/Application Support/orrery`, `%LOCALAPPDATA%\\orrery\\state`), readable by
-its owner only: `address` for ZeroMQ, `token` for `hello`, `pid` and `boot` of the daemon.
+its owner only: `address` for ZeroMQ, `token` for `hello`, `pid` and `boot` of the daemon. Beside it, on Linux
+and macOS, lies a Unix socket named after the port of `address`: with `tcp://127.0.0.1:41234`, ZeroMQ also
+connects to `ipc://STATE/41234.sock`, which is a tenth faster. Everything else is the same on both.
 
 **Requests.** `request` is a number that the client chooses, another for each message. A reply carries the
 number of what it answers; so do the events of a subscription and the chunks of a transfer. An `error` in the

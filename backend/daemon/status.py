@@ -11,34 +11,33 @@ from pathlib import Path
 
 import zmq
 
-from backend.pipeline.engines import EMBEDDED, ENGINES, availability
+from backend.pipeline.engines import EMBEDDED, ENGINES, EngineEntry, availability
 from shared_protocol.messages import DeviceState, EngineState
 
 
 def table_of_engines() -> tuple[EngineState, ...]:
     """Our own engines, ready or why not. The worker adds those of other packages: finding them means
     importing them, and that is not for this process."""
-    states = []
-    for entry in ENGINES:
-        state = availability(entry)
-        embedded = EMBEDDED.get(entry.stage) == entry.name
-        states.append(
-            EngineState(
-                entry.stage, entry.name, entry.summary, embedded, state.ready, state.reason, state.remedy
-            )
-        )
-    return tuple(states)
+    return tuple(_state(entry) for entry in ENGINES)
 
 
 def looked_at_again(states: tuple[EngineState, ...]) -> tuple[EngineState, ...]:
     """The same states, those of our engines that were not ready as they are now: weights come while a daemon
     runs. Engines of other packages stay as a worker found them."""
-    if all(state.ready and not state.reason for state in states):
-        return states
-    now = {(state.stage, state.name): state for state in table_of_engines()}
-    return tuple(
-        state if state.ready and not state.reason else now.get((state.stage, state.name), state)
-        for state in states
+    ours = {(entry.stage, entry.name): entry for entry in ENGINES}
+
+    def now(state: EngineState) -> EngineState:
+        entry = ours.get((state.stage, state.name))
+        return state if entry is None or (state.ready and not state.reason) else _state(entry)
+
+    return tuple(map(now, states))
+
+
+def _state(entry: EngineEntry) -> EngineState:
+    found = availability(entry)
+    embedded = EMBEDDED.get(entry.stage) == entry.name
+    return EngineState(
+        entry.stage, entry.name, entry.summary, embedded, found.ready, found.reason, found.remedy
     )
 
 
