@@ -6,7 +6,10 @@
 
 `raw` is the least that any import must do: records of the file to one array, and that into attributes of a
 mesh, with exp and sigmoid, and nothing checked. `blender` is Blender's own PLY importer, which leaves 58
-numbers a Gaussian as they are. `ours` is what the add-on runs, up to a finished object with its nodes.
+numbers a Gaussian as they are. `ours` is what the add-on runs into an empty file, up to a finished object
+with its node trees and materials, which an earlier import of the session made and which are appended; `ours
+first` makes them too, as the first import after Blender's start does; `ours again` finds them in the file:
+what the object alone takes.
 `--addons` runs other splat add-ons too, from folders with their sources, each by its own import operator.
 CPU seconds, the smallest of several rounds in turn, in one process. The last line is JSON.
 """
@@ -27,8 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import bpy
 import numpy as np
 
+from blender_addon.splats import template
 from blender_addon.splats.columns import open_file
 from blender_addon.splats.importing import import_splats
+from blender_addon.splats.nodes import node_group
 from shared_protocol.splats.arrays import StoredSplats
 from shared_protocol.splats.files import write_stored
 
@@ -79,7 +84,25 @@ def ours(path: Path) -> None:
     import_splats(open_file(path), "ours", bpy.context.scene.collection)
 
 
-WAYS: dict[str, Callable[[Path], None]] = {"raw": raw, "blender": blender, "ours": ours}
+def again(path: Path) -> None:
+    """The same into a file that has Gaussians of this degree."""
+    ours(path)
+
+
+def first(path: Path) -> None:
+    """The same, with nothing kept of an earlier file."""
+    ours(path)
+
+
+WAYS: dict[str, Callable[[Path], None]] = {
+    "raw": raw,
+    "blender": blender,
+    "ours first": first,
+    "ours": ours,
+    "ours again": again,
+}
+BEFORE = {first: template.forget, again: lambda: node_group(3)}
+"""What comes before the clock starts."""
 IMPORTERS = ("sna.dgs_render_import_ply_e0a3a", "object.import_gaussian_splatting")
 """Import operators of other splat add-ons: KIRI's 3DGS Render, ReshotAI's Gaussian Splatting."""
 
@@ -137,6 +160,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, way in ways.items():
                 bpy.ops.wm.read_factory_settings(use_empty=True)
+                BEFORE.get(way, lambda: None)()
                 start = time.process_time()
                 way(path)
                 best[name] = min(best[name], time.process_time() - start)

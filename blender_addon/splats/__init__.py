@@ -1,6 +1,7 @@
 """Gaussians in Blender: their layout, how they are shown, edited, read and written.
 
-layout, nodes, columns, importing       attributes of a data-block; nodes and material; files to objects
+layout, columns, importing              attributes of a data-block; files to objects
+nodes, node_kit, template               what Blender itself shows: nodes and materials, made or appended
 view, order, atlas, shaders, painter    the drawing on the GPU
 viewport                                the handler that draws in 3D views
 transform, editing, files, panel        what the buttons and menus do
@@ -8,7 +9,7 @@ transform, editing, files, panel        what the buttons and menus do
 
 import bpy
 
-from . import editing, files, panel, rendering, upgrade, viewport
+from . import editing, files, panel, rendering, template, upgrade, viewport
 
 CLASSES = (*files.CLASSES, *editing.CLASSES, *rendering.CLASSES, *upgrade.CLASSES, *panel.CLASSES)
 
@@ -27,3 +28,4 @@ def unregister() -> None:
     files.unregister()
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)
+    template.forget()

@@ -1,6 +1,7 @@
 """Building node trees in code."""
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import bpy
 
@@ -88,10 +89,19 @@ def made_tree(
     return tree
 
 
+def current(items: Iterable[bpy.types.ID], name: str, build: int) -> bpy.types.ID | None:
+    """The one of this name and build; beside one of an older build it has a number behind its name."""
+    numbered = re.compile(re.escape(name) + r"(\.\d+)?")
+    for item in items:
+        if item.get("orrery_build") == build and numbered.fullmatch(item.name):
+            return item
+    return None
+
+
 def built_material(name: str, build: int, paint: Callable[[Nodes], None]) -> bpy.types.Material:
     """The file's material of this name and build; where there is none, `paint` makes its nodes."""
-    found = bpy.data.materials.get(name)
-    if found is not None and found.get("orrery_build") == build:
+    found = current(bpy.data.materials, name, build)
+    if found is not None:
         return found
     made = bpy.data.materials.new(name)
     made["orrery_build"] = build

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 import bpy
 
 from ..importers.steps import finished
-from . import billboards, harmonics, mixing
+from . import billboards, harmonics, mixing, template
 from .camera_nodes import CameraTrees, camera_trees
-from .node_kit import Nodes, built_material, made_tree
+from .node_kit import Nodes, built_material, current, made_tree
 
 GROUP = "Orrery Gaussians"
 MATERIAL = "Orrery Gaussian"
@@ -95,11 +95,17 @@ def node_group(degree: int) -> bpy.types.NodeTree:
 
 
 def group_steps(degree: int) -> Iterator[None]:
-    """The same in slices: Blender looks through all links at each new one, 60 ms in all at degree 3."""
+    """The same in slices: Blender looks through all links at each new one, 41 ms in all at degree 3."""
     name = GROUP if degree == 0 else f"{GROUP} SH{degree}"
-    tree = bpy.data.node_groups.get(name)
-    if tree is not None and tree.get("orrery_build") == BUILD:
-        return tree
+    tree = current(bpy.data.node_groups, name, BUILD) or template.taken(name, BUILD)
+    if tree is None:
+        tree = yield from _made_group(name, degree)
+        template.keep(tree, BUILD)
+    yield
+    return tree
+
+
+def _made_group(name: str, degree: int) -> Iterator[None]:
     tree = bpy.data.node_groups.new(f"{name} (unfinished)", "GeometryNodeTree")
     tree.is_modifier = True
     tree.interface.new_socket("Geometry", in_out="INPUT", socket_type="NodeSocketGeometry")

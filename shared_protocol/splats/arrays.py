@@ -98,14 +98,14 @@ def logits_of(opacities: np.ndarray) -> np.ndarray:
 
 def unit_quaternions(rotations: np.ndarray) -> np.ndarray:
     """(G, 4) float32 of any length -> unit length; those within 1e-6 of it stay as they are."""
-    length = np.sqrt(np.einsum("gi,gi->g", rotations, rotations, dtype=np.float64))
+    result = rotations.astype(np.float64)
+    length = np.sqrt(np.einsum("gi,gi->g", result, result))
     off = np.abs(length - 1) > 1e-6
     if not off.any():
         return rotations
-    result = rotations.copy()
-    result[off] = rotations[off] / np.where(length[off] > 0, length[off], 1)[:, None]
+    result /= np.where(off & (length > 0), length, 1)[:, None]
     result[length == 0] = (1, 0, 0, 0)
-    return result
+    return result.astype(np.float32)
 
 
 def cut_degree(stored: StoredSplats, degree: int) -> StoredSplats:
