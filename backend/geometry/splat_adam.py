@@ -61,6 +61,20 @@ class Adam:
                 self._steps, seen, *self._unbias,
             )  # fmt: skip
 
+    @classmethod
+    def resumed(
+        cls, arrays: dict[str, np.ndarray], moments: dict[str, tuple[np.ndarray, np.ndarray]]
+    ) -> "Adam":
+        """For arrays whose first and second moments, of their shapes, come from elsewhere."""
+        result = cls(arrays)
+        for name, (first, second) in moments.items():
+            result._first[name], result._second[name] = _rows(first), _rows(second)
+        return result
+
+    def moments(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """First and second moments of an array, (G, C)."""
+        return self._first[name], self._second[name]
+
     def forget(self, name: str) -> None:
         """Back to no moments for this array."""
         self._first[name][...] = self._second[name][...] = 0

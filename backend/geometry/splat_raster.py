@@ -8,6 +8,7 @@ number of cores, bit for bit.
     rendering = render_gaussians(gaussians, camera...)
     gradients = rendering.backward(upstream)
     gradients, camera = rendering.backward_with_camera(upstream)
+    gradients, camera, centres = rendering.backward_with_centres(upstream)
 
 `rasterize.py` has the function for several cameras, with depth and normals, on any device.
 """
@@ -25,6 +26,7 @@ from backend.geometry.parallel import map_parallel
 from backend.geometry.splat_pixels import median_band
 from backend.geometry.splat_projection import (
     CAMERA_GRADIENT,
+    NOT_DRAWN,
     SCREEN,
     SCREEN_GRADIENT,
     pack_camera,
@@ -173,8 +175,18 @@ class Rendering:
 
     def backward_with_camera(self, upstream: np.ndarray) -> tuple[Gaussians, CameraGradient]:
         """As `backward`, and the gradient of the pose and the intrinsics of the camera."""
-        gradient, camera = self._backward(upstream, moving=True)
+        gradient, camera, _ = self._backward(upstream, moving=True)
         return gradient, CameraGradient(camera[:6], camera[6:])
+
+    def backward_with_centres(self, upstream: np.ndarray) -> tuple[Gaussians, CameraGradient, np.ndarray]:
+        """As `backward_with_camera`, and dL/d of the centres in the picture (G, 2), per pixel."""
+        gradient, camera, screen = self._backward(upstream, moving=True)
+        return gradient, CameraGradient(camera[:6], camera[6:]), screen[: len(self.gaussians), :2]
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """(G,) bool: whether a Gaussian reaches the picture."""
+        return self.depth < NOT_DRAWN
 
     def median_depth(self) -> np.ndarray:
         """(H, W) float32 metres along the axis: where the transmittance falls to a half; inf if nowhere."""
@@ -187,7 +199,7 @@ class Rendering:
         map_parallel(one, self.bands)
         return depth
 
-    def _backward(self, upstream: np.ndarray, moving: bool) -> tuple[Gaussians, np.ndarray]:
+    def _backward(self, upstream: np.ndarray, moving: bool) -> tuple[Gaussians, np.ndarray, np.ndarray]:
         blend_back = self.kernels.blend_back if len(self.image) == 4 else self.kernels.blend_depth_back
         height, width = self.image.shape[1:]
         upstream = np.ascontiguousarray(upstream, dtype=np.float32)
@@ -218,7 +230,7 @@ class Rendering:
             return camera_gradient
 
         camera = sum(map_parallel(back, _pieces(len(given))), np.zeros(CAMERA_GRADIENT))
-        return Gaussians(*(result[: len(given)] for result in results)), camera
+        return Gaussians(*(result[: len(given)] for result in results)), camera, screen_gradient
 
 
 def _pieces(count: int) -> list[slice]:

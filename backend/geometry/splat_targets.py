@@ -33,6 +33,11 @@ class Target:
     view: int = 0
 
     @property
+    def share(self) -> float:
+        """Of the crop in the whole picture: a mean over the one times this is a mean over the other."""
+        return self.height * self.width / self.pixels
+
+    @property
     def height(self) -> int:
         return self.planes.shape[1]
 

@@ -98,17 +98,22 @@ class SplatsOptions:
     """Gaussian fit (V3D 3.3).
 
     gaussians   number of Gaussians placed on the carved hull
+    start       what they are at first: "measured" (flat, opaque, a little below it) or "published" (3DGS,
+                V3D: balls as large as their neighbours are far, of opacity 0.5)
     steps       optimisation steps at most
     size        pixels, the views are resized to this for fitting
     batch       views a step, each on its own core
     coarse      share of the steps, the first ones, at half that size
     loss        "mse" (V3D) or "l1" (3DGS, ReconX) for the colours
     ssim        weight of D-SSIM next to it (V3D: MSE + ls D-SSIM + ll LPIPS)
+    alpha       weight of the squared error of alpha next to it (ours)
+    opacity     weight of the mean opacity of the Gaussians next to it (V3D's code: 0.1)
     perceptual  weight of the perceptual term; None ("auto"): on where its weights are present
     rates       learning rates: "measured", for hundreds of steps from the hull; "published" (3DGS, V3D), for
                 thousands
-    densify     "none" (ReconX), "classic" (3DGS) or "mcmc" (3DGS-MCMC)
-    most        Gaussians that densification may end with; 0 for twice `gaussians`
+    densify     "none" (ReconX), "classic" (3DGS, within a budget), "published" (3DGS, V3D: as their code has
+                it, for thousands of steps) or "mcmc" (3DGS-MCMC)
+    most        Gaussians that densification may end with; 0 for twice `gaussians`, of "published" any number
     hold_out    views kept from the fit; it ends when they gain no more
     refine_cameras  learn small corrections of poses and exposures; the later stages use them
     antialiased     Gaussians thinner than a pixel become fainter (Mip-Splatting): for views at other sizes
@@ -116,6 +121,7 @@ class SplatsOptions:
 
     engine: str = AUTO
     gaussians: int = 20_000
+    start: str = "measured"
     steps: int = 400
     size: int = 512
     sh_degree: int = 0
@@ -123,6 +129,8 @@ class SplatsOptions:
     coarse: float = 0.5
     loss: str = "mse"
     ssim: float = 0.02
+    alpha: float = 0.1
+    opacity: float = 0.0
     perceptual: float | None = None
     rates: str = "measured"
     densify: str = "none"

@@ -45,7 +45,8 @@ ORBITS: Mapping[str, Changes] = {
 
 _V3D_SPLATS = {
     "engine": "gsplat", "gaussians": 100_000, "steps": 4000, "size": 512, "sh_degree": 0,
-    "loss": "mse", "ssim": 1.0, "densify": "classic", "rates": "published", "coarse": 0.0,
+    "loss": "mse", "ssim": 1.0, "alpha": 0.0, "opacity": 0.1, "start": "published", "densify": "published",
+    "rates": "published", "coarse": 0.0,
 }  # fmt: skip
 """The paper's form (MSE + D-SSIM + LPIPS) with the weights of the released command; LPIPS has 2.0 there."""
 V3D_PERCEPTUAL = 2.0

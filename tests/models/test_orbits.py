@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.geometry.splat_parameters import rates_called
+from backend.geometry.splat_parameters import rates_called, scene_extent
 from backend.models import conditioning, orbits
 from backend.models.cameras import OURS_FROM_PUBLISHED
 from backend.models.depth import depth_size
@@ -229,13 +229,16 @@ def test_v3ds_way_on_a_gpu_is_its_released_commands(monkeypatch):
     options = override(preset("standard"), {"orbit.engine": "v3d"})
     splats = options["splats"]
     assert (splats.engine, splats.gaussians, splats.steps, splats.sh_degree) == ("gsplat", 100_000, 4000, 0)
-    assert (splats.loss, splats.ssim, splats.perceptual, splats.densify) == ("mse", 1.0, 2.0, "classic")
+    assert (splats.loss, splats.ssim, splats.perceptual, splats.alpha) == ("mse", 1.0, 2.0, 0.0)
+    assert (splats.densify, splats.start, splats.opacity, splats.most) == ("published", "published", 0.1, 0)
+    assert (splats.size, splats.batch, splats.coarse, splats.hold_out) == (512, 1, 0.0, 0)
     rates = rates_called(splats.rates)
     assert (rates.harmonics, rates.opacity, rates.scale, rates.rotation) == (0.0025, 0.05, 0.005, 0.001)
-    # 1.6e-4 to 1.6e-6, times 1.1 times the cameras' distance 2, of an object .7 of the picture high
-    height = 0.7 * 2 * 2.0 * np.tan(np.radians(30))
-    assert rates.position == pytest.approx(1.6e-4 * 2.2 / height, rel=0.02) and rates.last == 0.01
-    first, last = rates.columns(1.0, height, 4), rates.columns(rates.last, height, 4)
+    assert (rates.position, rates.last, rates.of_scene) == (1.6e-4, 0.01, True)
+    extent = scene_extent(orbits.ring_of(orbits.V3D, 18, 0.0).cameras(512).centres)
+    assert extent == pytest.approx(2.2)
+    first, last = rates.columns(1.0, extent, 4), rates.columns(rates.last, extent, 4)
+    np.testing.assert_allclose(first["positions"], 3.52e-4, rtol=1e-6)
     assert last["positions"] == pytest.approx(first["positions"] / 100)
     assert all(np.array_equal(last[name], first[name]) for name in first if name != "positions")
     assert options["surface"].engine == "neus" and options["texture"].engine == "refine_cuda"

@@ -17,22 +17,32 @@ def rasterization(
     assert (eps2d, packed, colors.shape[1]) == (0.3, False, (sh_degree + 1) ** 2)
     assert render_mode in ("RGB", "RGB+D")
     assert rasterize_mode in ("classic", "antialiased")
-    pictures, projected = [], []
-    for view, intrinsics, background in zip(viewmats, Ks, backgrounds, strict=True):
-        arrays = torch_splats.project(
+    projected = [
+        torch_splats.project(
             means, scales, quats, opacities, colors, view, intrinsics, width, height,
             rasterize_mode == "antialiased",
-        )  # fmt: skip
-        projected.append(arrays)
-        image = torch_splats.composite_all(arrays, width, height, background, render_mode == "RGB+D")
-        pictures.append(image.permute(1, 2, 0))
-    pictures = torch.stack(pictures)
+        )
+        for view, intrinsics in zip(viewmats, Ks, strict=True)
+    ]  # fmt: skip
+    # As GSplat's, the centres in the info are those that the pictures are made of.
+    means2d = torch.stack([arrays[0] for arrays in projected])
+    pictures = torch.stack([
+        torch_splats.composite_all(
+            (centres, *arrays[1:]), width, height, background, render_mode == "RGB+D"
+        ).permute(1, 2, 0)
+        for centres, arrays, background in zip(means2d, projected, backgrounds, strict=True)
+    ])  # fmt: skip
     channels = [0, 1, 2, 4] if render_mode == "RGB+D" else [0, 1, 2]
     info = {
         name: torch.stack([arrays[i] for arrays in projected])
-        for i, name in ((0, "means2d"), (1, "depths"), (2, "conics"), (4, "opacities"))
+        for i, name in ((1, "depths"), (2, "conics"), (4, "opacities"), (5, "radii"))
     }
-    info |= {"tile_size": 16, "isect_offsets": None, "flatten_ids": info["depths"].detach()}
+    info |= {
+        "means2d": means2d,
+        "tile_size": 16,
+        "isect_offsets": None,
+        "flatten_ids": info["depths"].detach(),
+    }
     return pictures[..., channels], pictures[..., 3:4], info
 
 

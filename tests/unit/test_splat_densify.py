@@ -11,9 +11,12 @@ from backend.geometry.splat_parameters import Raw
 from backend.geometry.splat_raster import Gaussians, render_gaussians
 from backend.geometry.splat_targets import Target
 from backend.pipeline.stage import StageContext
-from backend.stages.splats.densify import Classic, Keep, Mcmc, densifier, picture_pull, relocated
+from backend.stages.splats.densify import densifier
+from backend.stages.splats.divide import Classic, picture_pull
 from backend.stages.splats.fit import fit
 from backend.stages.splats.init import start_on_hull
+from backend.stages.splats.mcmc import Mcmc, relocated
+from backend.stages.splats.strategy import Keep
 from backend.stages.splats.targets import make_targets
 from tests.unit.test_splat_fit import OPTIONS, _ball, _context
 from tests.unit.test_splat_raster import _camera, _scene
@@ -181,7 +184,7 @@ def test_a_fit_that_densifies_reaches_its_count_with_the_same_bits_again(densify
 def test_none_leaves_everything_as_it_is():
     raw, adam = _state(5)
     strategy = densifier(
-        "none", steps=10, most=9, positions=raw.positions, extent=1.0, weight=0.0,
-        random=np.random.default_rng(0),
+        "none", steps=10, most=9, positions=raw.positions, extent=1.0, scene=1.0, weight=0.0,
+        opacity=0.0, random=np.random.default_rng(0),
     )  # fmt: skip
     assert strategy.after_step(5, raw, adam, 1.0) == (raw, adam)

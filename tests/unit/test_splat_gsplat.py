@@ -11,7 +11,7 @@ from backend.geometry.splat_raster import Gaussians, render_gaussians
 from backend.geometry.splat_targets import Target
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
-from backend.stages.splats.fit import ALPHA_WEIGHT, fit
+from backend.stages.splats.fit import fit
 from backend.stages.splats.init import Start
 from shared_protocol.errors import EngineUnavailable
 from tests.unit.test_splat_raster import NAMES, _camera, _relative_error, _scene
@@ -20,16 +20,23 @@ torch = pytest.importorskip("torch")
 gsplat = pytest.importorskip("backend.stages.splats.gsplat")
 
 
+@pytest.fixture
+def standin(monkeypatch):
+    """GSplat without CUDA: its projection, and compositing in plain torch."""
+    found = pytest.importorskip("tests.support.gsplat_standin")
+    monkeypatch.setattr("gsplat.rasterization", found.rasterization)
+
+
 def test_loss_and_gradient_equal_the_cpu_engines():
     random = np.random.default_rng(0)
     image, target = random.random((2, 4, 40, 50), dtype=np.float32)
     learned = torch.tensor(image, requires_grad=True)
     total, squares = gsplat.loss(learned, torch.from_numpy(target), 0.3)
     total.backward()
-    expected_squares, ssim, gradient = photometric_loss(image, target, 0.3, ALPHA_WEIGHT)
+    expected_squares, ssim, gradient = photometric_loss(image, target, 0.3, SplatsOptions.alpha)
     assert float(squares) == pytest.approx(expected_squares, rel=1e-5)
     expected = expected_squares / (3 * 2000) + 0.3 * (1 - ssim)
-    expected += ALPHA_WEIGHT * np.mean((image[3] - target[3]) ** 2)
+    expected += SplatsOptions.alpha * np.mean((image[3] - target[3]) ** 2)
     assert total.item() == pytest.approx(expected, rel=1e-5)
     assert _relative_error(gradient[:3], learned.grad[:3].numpy()) < 1e-5
     assert _relative_error(gradient[3], learned.grad[3].numpy()) < 1e-5
@@ -49,14 +56,12 @@ def _problem(height: int = 32) -> tuple[Start, list[Target]]:
 
 
 @pytest.mark.parametrize("antialiased", [False, True])
-def test_the_torch_loop_makes_the_steps_of_the_cpu_loop(antialiased):
-    torch_splats = pytest.importorskip("tests.support.torch_splats")
-
+def test_the_torch_loop_makes_the_steps_of_the_cpu_loop(antialiased, standin):
     start, targets = _problem()
     options = SplatsOptions(steps=6, sh_degree=1, antialiased=antialiased)
     ours = fit(start, targets, options, StageContext("splats", None, "cpu"))
     theirs = gsplat.fit_torch(
-        start, targets, options, StageContext("splats", None, "x"), torch_splats.render, "cpu"
+        start, targets, options, StageContext("splats", None, "x"), gsplat.draw_view, "cpu"
     )
     for name in NAMES:
         before = getattr(start.gaussians, name)
@@ -65,11 +70,10 @@ def test_the_torch_loop_makes_the_steps_of_the_cpu_loop(antialiased):
         assert _relative_error(expected, moved) < 0.05, name
 
 
-def test_the_torch_loop_has_the_perceptual_term_of_the_cpu_loop():
+def test_the_torch_loop_has_the_perceptual_term_of_the_cpu_loop(standin):
     from backend.geometry.perceptual import PerceptualNet
     from backend.geometry.perceptual_term import PerceptualTerm
     from backend.geometry.perceptual_torch import TorchPerceptualNet, TorchPerceptualTerm
-    from tests.support import torch_splats
     from tests.support.torch_perceptual import random_weights
 
     start, targets = _problem(48)
@@ -83,7 +87,7 @@ def test_the_torch_loop_has_the_perceptual_term_of_the_cpu_loop():
             perceptual=PerceptualTerm(PerceptualNet.of(tensors), 0) if weight else None,
         )  # fmt: skip
         theirs = gsplat.fit_torch(
-            start, targets, options, StageContext("splats", None, "x"), torch_splats.render, "cpu",
+            start, targets, options, StageContext("splats", None, "x"), gsplat.draw_view, "cpu",
             perceptual=TorchPerceptualTerm(TorchPerceptualNet(tensors, "cpu"), 0) if weight else None,
         )  # fmt: skip
         moved.append([engine.harmonics - start.gaussians.harmonics for engine in (ours, theirs)])

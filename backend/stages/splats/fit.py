@@ -1,10 +1,10 @@
 """Gaussians fitted to the views: V3D's equation 1, MSE + ls D-SSIM, by Adam.
 
 The start on the carved hull replaces densification and opacity resets (V3D 3.3); V3D's own code takes
-4000 steps with them, at 100,000 Gaussians, SH degree 0, learning rates 1.6e-4 -> 1.6e-6 (position, times
-the scene's extent), 0.0025 (colour), 0.05 (opacity), 0.005 (scale), 0.001 (rotation). A few hundred steps
-from a good start want larger ones: `Rates`, measured on sixteen-view orbits of scanned objects.
-The alpha term is ours: it keeps white Gaussians from lying unseen on the white background.
+4000 steps with them, from 100,000 Gaussians: options "published". A few hundred steps from a good start want
+larger learning rates: `Rates`, measured on sixteen-view orbits of scanned objects.
+The alpha term is ours: it keeps white Gaussians from lying unseen on the white background; V3D pays for the
+mean opacity instead.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import numpy as np
 from backend.geometry.parallel import map_parallel
 from backend.geometry.photometric import photometric_loss
 from backend.geometry.splat_adam import Adam
-from backend.geometry.splat_parameters import Rates, Raw, chain, rates_called
+from backend.geometry.splat_parameters import Rates, Raw, chain, rates_called, scene_extent
 from backend.geometry.splat_raster import CameraGradient, Gaussians, Rendering, render_gaussians
 from backend.geometry.splat_targets import WHITE, Target
 from backend.pipeline.options import SplatsOptions
@@ -24,10 +24,10 @@ from backend.stages.splats.camera_refine import Corrections
 from backend.stages.splats.densify import densifier
 from backend.stages.splats.init import Start
 from backend.stages.splats.schedule import Schedule, Step
+from backend.stages.splats.strategy import Keep
 
-ALPHA_WEIGHT = 0.1
 LOSSES = ("mse", "l1")
-_MCMC_WEIGHT = {"mse": 1e-5, "l1": 1e-2}
+MCMC_WEIGHT = {"mse": 1e-5, "l1": 1e-2}
 """Of mean opacity and mean scale; 3DGS-MCMC has 0.01 next to L1, whose gradient is a thousand times that
 of a small squared error."""
 
@@ -50,6 +50,27 @@ class _Seen:
     gradient: Gaussians
     camera: CameraGradient | None = None
     exposure: np.ndarray | None = None
+    centres: np.ndarray | None = None
+    drawn: np.ndarray | None = None
+
+
+def strategy_of(
+    options: SplatsOptions, start: Start, targets: list[Target], context: StageContext
+) -> tuple[Keep, float]:
+    """How the number of Gaussians changes, and the scene's extent (`scene_extent`)."""
+    scene = scene_extent(np.stack([target.world_from_camera[:3, 3] for target in targets]))
+    strategy = densifier(
+        options.densify, steps=options.steps, most=options.most, positions=start.gaussians.positions,
+        extent=start.extent, scene=scene, weight=MCMC_WEIGHT[options.loss], opacity=options.opacity,
+        random=context.generator().spawn(1)[0],
+    )  # fmt: skip
+    return strategy, scene
+
+
+def whole_picture(options: SplatsOptions) -> bool:
+    """Whether the loss of a crop is to be that of the whole picture: where other terms, or thresholds, know
+    its size. Adam alone does not."""
+    return bool(options.opacity) or options.densify == "published"
 
 
 def fit(
@@ -75,12 +96,9 @@ def fit(
     learned = [i for i in range(len(targets)) if i not in judged]
     raw = Raw.of(start.gaussians)
     adam = Adam(vars(raw))
-    strategy = densifier(
-        options.densify, steps=options.steps, most=options.most or 2 * options.gaussians,
-        positions=raw.positions, extent=start.extent, weight=_MCMC_WEIGHT[options.loss],
-        random=context.generator().spawn(1)[0],
-    )  # fmt: skip
-    view_of = _View(options, perceptual, corrections)
+    strategy, scene = strategy_of(options, start, targets, context)
+    extent = scene if rates.of_scene else start.extent
+    view_of = _View(options, perceptual, corrections, strategy.centres)
     schedule = Schedule(
         len(learned), options.steps, rates.last, context,
         batch=options.batch, coarse=options.coarse if half else 0.0,
@@ -95,18 +113,20 @@ def fit(
         else:
             seen = [view_of(drawn, shown[0], step)]
         for target, one in zip(shown, seen, strict=True):
-            strategy.observe(one.gradient, target)
+            strategy.observe(one.gradient, target, one.centres, one.drawn)
             if corrections is not None:
                 corrections.step(target.view, one.camera, one.exposure, step.decay)
         total = seen[0].gradient
         for one in seen[1:]:
             for name, array in vars(one.gradient).items():
                 getattr(total, name)[...] += array
+        most = raw.harmonics.shape[1]
+        total.harmonics[:, rates.coefficients(step.number, most) :] = 0
         gradient = chain(total, drawn)
         touched = (total.opacities != 0) | (total.harmonics[:, 0] != 0).any(axis=1)
         touched |= strategy.everywhere
         strategy.regularise(gradient, drawn)
-        adam.step(vars(gradient), rates.columns(step.decay, start.extent, raw.harmonics.shape[1]), touched)
+        adam.step(vars(gradient), rates.columns(step.decay, extent, most), touched)
         raw, adam = strategy.after_step(step.number, raw, adam, step.decay)
         if step.judge and judged:
             schedule.judge(_mean_psnr(raw.activate(), [targets[i] for i in judged], view_of))
@@ -128,25 +148,38 @@ class _View:
     """Draws one view of the Gaussians, compares, and goes back."""
 
     def __init__(
-        self, options: SplatsOptions, perceptual: PerceptualTerm | None, corrections: Corrections | None
+        self,
+        options: SplatsOptions,
+        perceptual: PerceptualTerm | None,
+        corrections: Corrections | None,
+        centres: bool,
     ) -> None:
+        """centres: whether to tell the gradient of the centres in the picture."""
         self._options, self._perceptual, self._corrections = options, perceptual, corrections
+        self._centres = centres
 
     def __call__(self, drawn: Gaussians, target: Target, step: Step) -> _Seen:
         options, corrections = self._options, self._corrections
         rendering = self._draw(drawn, target)
         image = rendering.image if corrections is None else corrections.expose(target.view, rendering.image)
         squares, _, upstream = photometric_loss(
-            image, target.planes, options.ssim, ALPHA_WEIGHT, target.weights, absolute=options.loss == "l1"
+            image, target.planes, options.ssim, options.alpha, target.weights, absolute=options.loss == "l1"
         )
         if self._perceptual is not None and self._perceptual.wanted(step.number, step.number / options.steps):
             _, slope = self._perceptual(image[:3], target.planes[:3], step.number)
             weight = 1.0 if target.weights is None else float(target.weights.mean())
             upstream[:3] += np.float32(weight * options.perceptual) * slope
+        if whole_picture(options):
+            upstream *= np.float32(target.share)
         error = squares / (3 * target.pixels)
+        exposure = None
+        if corrections is not None:
+            upstream, exposure = corrections.expose_back(target.view, rendering.image, upstream)
+        if self._centres:
+            gradient, camera, centres = rendering.backward_with_centres(upstream)
+            return _Seen(error, gradient, camera, exposure, centres, rendering.drawn)
         if corrections is None:
             return _Seen(error, rendering.backward(upstream))
-        upstream, exposure = corrections.expose_back(target.view, rendering.image, upstream)
         gradient, camera = rendering.backward_with_camera(upstream)
         return _Seen(error, gradient, camera, exposure)
 

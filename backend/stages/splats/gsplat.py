@@ -1,4 +1,4 @@
-"""Gaussian splatting on CUDA with GSplat (1.4, 1.5): start, loss, rates and schedule of the CPU engine."""
+"""Gaussian splatting on CUDA with GSplat (1.4, 1.5); all but the drawing as the CPU engine has it."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -7,14 +7,15 @@ import numpy as np
 
 from backend.geometry.photometric_torch import ssim
 from backend.geometry.splat_gsplat import draw, require_cuda
-from backend.geometry.splat_parameters import HIGHER_DEGREES, Rates, Raw, prune, rates_called
+from backend.geometry.splat_parameters import Rates, Raw, prune, rates_called
 from backend.geometry.splat_raster import Gaussians
 from backend.geometry.splat_targets import WHITE, Target
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, Views
-from backend.stages.splats.fit import ALPHA_WEIGHT
+from backend.stages.splats.fit import strategy_of, whole_picture
 from backend.stages.splats.init import Start, start_on_hull
+from backend.stages.splats.learned import Drawn, Learned, Pull
 from backend.stages.splats.perceptual import load_torch_term
 from backend.stages.splats.schedule import Schedule
 from backend.stages.splats.targets import half_targets, make_targets
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from backend.geometry.perceptual_torch import TorchPerceptualTerm
 
-Rasterizer = Callable[..., "torch.Tensor"]
+
+Rasterizer = Callable[..., Drawn]
 
 
 def draw_view(
@@ -41,15 +43,17 @@ def draw_view(
     background: "torch.Tensor",
     *,
     antialiased: bool = False,
-) -> "torch.Tensor":
-    """CUDA tensors of `Gaussians` and one camera -> planes (4, H, W): R, G, B, alpha; differentiable."""
+) -> Drawn:
+    """Tensors of `Gaussians` on the device and one camera -> the picture."""
     import torch
 
-    planes, _ = draw(
+    planes, info = draw(
         positions, scales, rotations, opacities, harmonics, torch.linalg.inv(world_from_camera)[None],
         intrinsics[None], width, height, background, antialiased=antialiased,
     )  # fmt: skip
-    return planes[0]
+    radii = info["radii"][0]
+    seen = (radii > 0).all(dim=-1) if radii.ndim == 2 else radii > 0  # GSplat 1.5 has two radii, 1.4 one
+    return Drawn(planes[0], info["means2d"], seen)
 
 
 def loss(
@@ -58,6 +62,7 @@ def loss(
     ssim_weight: float,
     weights: "torch.Tensor | None" = None,
     absolute: bool = False,
+    alpha_weight: float = SplatsOptions.alpha,
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """What `photometric_loss` computes: the loss, and the sum of squared colour errors (detached).
 
@@ -68,7 +73,7 @@ def loss(
     weights = torch.ones_like(image[3]) if weights is None else weights
     squares = (image[:3] - target[:3]) ** 2
     errors = (image[:3] - target[:3]).abs() if absolute else squares
-    total = (weights * errors).mean() + ALPHA_WEIGHT * (weights * (image[3] - target[3]) ** 2).mean()
+    total = (weights * errors).mean() + alpha_weight * (weights * (image[3] - target[3]) ** 2).mean()
     if ssim_weight:
         total = total + ssim_weight * (weights * (1 - ssim(image[:3], target[:3]))).mean()
     return total, squares.detach().sum()
@@ -88,37 +93,21 @@ def fit_torch(
 ) -> Gaussians:
     """The loop of `fit.fit` on a torch device; `view_of` is `draw_view` or one like it.
 
-    Densification, views held out and corrections of cameras are the CPU engine's.
+    Views held out and corrections of cameras are the CPU engine's.
     """
     import torch
 
     rates = rates or rates_called(options.rates)
-    if options.densify != "none" or options.hold_out or options.refine_cameras:
+    if options.hold_out or options.refine_cameras:
         context.warn(
-            "The engine 'gsplat' fits without densification, views held out and corrections of cameras; "
-            "the engine 'cpu' has them."
+            "The engine 'gsplat' fits without views held out and corrections of cameras; the engine 'cpu' "
+            "has them."
         )
-
-    def leaf(array: np.ndarray) -> torch.Tensor:
-        return torch.tensor(array, dtype=torch.float32, device=device, requires_grad=True)
-
+    strategy, scene = strategy_of(options, start, targets, context)
     raw = Raw.of(start.gaussians)
-    base, higher = leaf(raw.harmonics[:, :1]), leaf(raw.harmonics[:, 1:])
-    positions, log_scales, rotations, logits = (
-        leaf(a) for a in (raw.positions, raw.log_scales, raw.rotations, raw.logits)
-    )
-    learned = {
-        positions: rates.position * start.extent,
-        log_scales: rates.scale,
-        rotations: rates.rotation,
-        logits: rates.opacity,
-        base: rates.harmonics,
-    }
-    if higher.numel():
-        learned[higher] = rates.harmonics * HIGHER_DEGREES
-    optimiser = torch.optim.Adam(
-        [{"params": [tensor], "lr": rate} for tensor, rate in learned.items()], eps=1e-15
-    )
+    most = raw.harmonics.shape[1]
+    learned = Learned(raw, rates, scene if rates.of_scene else start.extent, device)
+    pull = Pull(len(raw), device)
     white = torch.as_tensor(WHITE, device=device)
     on_device = [
         [
@@ -135,40 +124,48 @@ def fit_torch(
         batch=options.batch, coarse=options.coarse if half else 0.0,
     )  # fmt: skip
     for step in schedule:
-        optimiser.zero_grad(set_to_none=True)
+        learned.optimiser.zero_grad(set_to_none=True)
         errors = []
         for index in step.views:
             target = (half if step.half else targets)[index]
             planes, pose, intrinsics, weights = on_device[step.half][index]
-            image = view_of(
-                positions, torch.exp(log_scales), rotations, torch.sigmoid(logits),
-                torch.cat([base, higher], 1), pose, intrinsics, target.width, target.height, white,
-                antialiased=options.antialiased,
+            drawn = view_of(
+                *learned.activated(rates.coefficients(step.number, most)), pose, intrinsics,
+                target.width, target.height, white, antialiased=options.antialiased,
             )  # fmt: skip
-            total, squares = loss(image, planes, options.ssim, weights, options.loss == "l1")
+            if strategy.counts:
+                drawn.centres.retain_grad()
+            image = drawn.planes
+            total, squares = loss(image, planes, options.ssim, weights, options.loss == "l1", options.alpha)
             if perceptual is not None and perceptual.wanted(step.number, step.number / options.steps):
                 weight = 1.0 if weights is None else float(target.weights.mean())
                 distance = perceptual(image[:3], planes[:3], step.number)
                 total = total + weight * options.perceptual * distance
+            if whole_picture(options):
+                total = total * target.share
             total.backward()
+            if strategy.counts:
+                pull.add(drawn, target)
             errors.append(float(squares) / (3 * target.pixels))
-        for group, rate in zip(optimiser.param_groups, learned.values(), strict=True):
-            falls = rates.all_fall or group["params"][0] is positions
-            group["lr"] = rate * (step.decay if falls else 1.0)
-        optimiser.step()
-        schedule.report(step, float(np.mean(errors)), len(start.gaussians))
-
-    def back(tensor: torch.Tensor) -> np.ndarray:
-        return tensor.detach().cpu().numpy()
-
-    harmonics = back(torch.cat([base, higher], 1))
-    return Raw(back(positions), back(log_scales), back(rotations), back(logits), harmonics).activate()
+        if strategy.everywhere:
+            own = strategy.mean_opacity * torch.sigmoid(learned.logits).mean()
+            (own + strategy.mean_scale * torch.exp(learned.log_scales).mean()).backward()
+        learned.step(step.decay)
+        if strategy.changes(step.number):
+            if strategy.counts:
+                strategy.count(*pull.sums())
+            raw = learned.raw()
+            raw, adam = strategy.after_step(step.number, raw, learned.adam(raw), step.decay)
+            learned = learned.changed(raw, adam)
+            pull = Pull(len(raw), device)
+        schedule.report(step, float(np.mean(errors)), len(learned))
+    return learned.raw().activate()
 
 
 class GsplatSplats:
     """As `CpuSplats`, the fit on a CUDA device."""
 
-    version = "2"
+    version = "3"
     perceptual = True
     """Has the perceptual term."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from backend.geometry.cameras import Cameras
 from backend.geometry.carving import Grid, extract_surface, hull_field, object_bounds
@@ -29,6 +30,13 @@ _INSET = 0.6
 """Depth of the centres below the hull, in mean distances of neighbours: what sticks out of the silhouette
 takes a hundred steps to leave (0.6 instead of 0: +0.5 dB at the views, +0.6 dB between them)."""
 _OPACITY = 0.9
+STARTS = ("measured", "published")
+_HALF = 0.5
+"""Opacity at the published start (V3D; 3DGS has 0.1)."""
+_NEIGHBOURS = 3
+_AT_ONCE = 20_000
+_LEAST_SQUARE = 1e-7
+"""Metres^2: the least mean square of the neighbours' distances (3DGS)."""
 _DEPTH_SLACK = 0.015
 """A point counts as seen when it lies no deeper than this share of the object behind the hull."""
 
@@ -152,6 +160,20 @@ def _resized(views: Views, cameras: Cameras, context: StageContext) -> np.ndarra
     return result
 
 
+def neighbour_distances(points: np.ndarray, check: Callable[[], None] = lambda: None) -> np.ndarray:
+    """(G,) root mean square of the distances to the three nearest others of points (G, 3), as 3DGS."""
+    if len(points) < 2:
+        return np.full(len(points), np.sqrt(_LEAST_SQUARE))
+    tree = cKDTree(points)
+    near = min(_NEIGHBOURS, len(points) - 1) + 1
+    squares = np.empty(len(points))
+    for first in range(0, len(points), _AT_ONCE):
+        check()
+        rows = slice(first, first + _AT_ONCE)
+        squares[rows] = (tree.query(points[rows], near)[0][:, 1:] ** 2).mean(axis=1)
+    return np.sqrt(np.maximum(squares, _LEAST_SQUARE))
+
+
 def start_on_hull(views: Views, options: SplatsOptions, context: StageContext) -> Start:
     """options.gaussians Gaussians on the visual hull of the views."""
     rgba = resize_views(views.rgba, _HULL_PIXELS, context.check)
@@ -176,11 +198,16 @@ def start_on_hull(views: Views, options: SplatsOptions, context: StageContext) -
     extent = float((high - low).max())
     context.step(0, options.steps, "Colouring the Gaussians from the views")
     colors = colors_from_views(points, normals, vertices, faces, small, _DEPTH_SLACK * extent, context.check)
+    harmonics = np.zeros((options.gaussians, (options.sh_degree + 1) ** 2, 3), dtype=np.float32)
+    harmonics[:, 0] = harmonics_from_color(colors)
+    if options.start == "published":
+        scales = np.repeat(neighbour_distances(points, context.check)[:, None], 3, axis=1)
+        upright = np.tile([1.0, 0, 0, 0], (options.gaussians, 1))
+        opacities = np.full(options.gaussians, _HALF)
+        return Start(Gaussians(points, scales, upright, opacities, harmonics), extent)
     spacing = np.sqrt(area / options.gaussians)
     points -= _INSET * spacing * normals
     scales = np.tile(_SCALE * spacing * np.array([1, 1, _FLATNESS]), (options.gaussians, 1))
-    harmonics = np.zeros((options.gaussians, (options.sh_degree + 1) ** 2, 3), dtype=np.float32)
-    harmonics[:, 0] = harmonics_from_color(colors)
     return Start(
         Gaussians(
             points, scales, quaternions_to_axis_z(normals), np.full(options.gaussians, _OPACITY), harmonics

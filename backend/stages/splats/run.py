@@ -12,6 +12,7 @@ from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, Views
 from backend.stages.splats.densify import STRATEGIES
 from backend.stages.splats.fit import LOSSES
+from backend.stages.splats.init import STARTS
 from backend.stages.splats.perceptual import settle_perceptual
 from shared_protocol.errors import InvalidInput, StageFailed
 
@@ -64,6 +65,13 @@ def _check(options: SplatsOptions) -> None:
         raise InvalidInput(
             f"splats options densify={options.densify}, loss={options.loss}",
             f"one of {', '.join(STRATEGIES)}, and one of {', '.join(LOSSES)}",
+        )
+    if options.start not in STARTS:
+        raise InvalidInput(f"splats option start={options.start}", f"one of {', '.join(STARTS)}")
+    if not (0 <= options.alpha < np.inf and 0 <= options.opacity < np.inf and 0 <= options.ssim < np.inf):
+        raise InvalidInput(
+            f"splats options ssim={options.ssim}, alpha={options.alpha}, opacity={options.opacity}",
+            "weights of 0 or more",
         )
     if options.batch < 1 or not 0 <= options.coarse <= 1 or options.hold_out < 0 or options.most < 0:
         raise InvalidInput(
