@@ -27,6 +27,9 @@ ONLINE = Fix("Allow Online Access", "orrery.show_preferences", "URL", {"section"
 SETTINGS = Fix("Orrery's Preferences", "orrery.show_preferences", "PREFERENCES", {"section": "ADDONS"})
 TOKEN = Fix("Set Token", "orrery.show_preferences", "LOCKED", {"section": "ADDONS"})
 
+OF_THE_PICTURE = ("invalid_input", "limit_exceeded", "stage_failed")
+"""Codes of errors that the same picture with the same settings would bring again."""
+
 NEED_NETWORK = ("orrery.install_backend", "orrery.repair_backend", "orrery.pull_weights")
 
 _PULL = re.compile(r"models pull ((?:[\w.-]+ ?)+)")
@@ -57,7 +60,9 @@ def of_error(error: OrreryError, job: str = "") -> list[Fix]:
         found = [LOG]
     if error.details.get("log") and LOG not in found:
         found.append(LOG)
-    if job:
+    if job and error.code in OF_THE_PICTURE:
+        found.append(Fix("Change and Retry", "orrery.retry_with_changes", "GREASEPENCIL", {"job": job}))
+    elif job:
         coarser = {"job": job, "quality": "draft"} if error.code == "out_of_memory" else {"job": job}
         label = "Retry as Draft" if error.code == "out_of_memory" else "Retry"
         found.append(Fix(label, "orrery.retry", "LOOP_BACK", coarser))

@@ -1,5 +1,6 @@
 """Text in a narrow sidebar: Blender's labels do not wrap, so lines are broken here."""
 
+import re
 import textwrap
 
 import bpy
@@ -21,8 +22,9 @@ _PIXELS_A_CHARACTER = 6.5
 
 
 def sentence(text: str) -> str:
-    """The same with a capital; names inside keep theirs."""
-    return text[:1].upper() + text[1:]
+    """The same with a capital, but for a file's name, which keeps what it has."""
+    first = text.partition(" ")[0]
+    return text if re.search(r"[./\\_\d]", first) else text[:1].upper() + text[1:]
 
 
 def paragraph(layout: bpy.types.UILayout, text: str, icon: str = "NONE", beside: int = 0) -> None:

@@ -10,8 +10,10 @@ bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environmen
 
 import blender_addon  # noqa: E402
 from blender_addon import backend_process, picture, session  # noqa: E402
+from blender_addon.importers import png  # noqa: E402
 from blender_addon.jobs import Job, JobList, State, Update  # noqa: E402
 from blender_addon.operators import inputs  # noqa: E402
+from blender_addon.panels import words  # noqa: E402
 from blender_addon.panels.engines import waiting  # noqa: E402
 from shared_protocol.errors import AccessDenied, InvalidInput, NotReachable  # noqa: E402
 from tests.support import blender_files as files  # noqa: E402
@@ -127,15 +129,50 @@ def test_a_format_that_the_backend_does_not_read_is_sent_as_png(blender, tmp_pat
     assert (name, read()[:4]) == ("scan", b"\x89PNG")
 
 
+def test_a_soft_edge_of_a_float_image_keeps_its_colour(blender):
+    image = bpy.data.images.new("soft", 1, 1, alpha=True, float_buffer=True)
+    image.pixels.foreach_set((0.25, 0.125, 0.0, 0.5))  # Blender keeps colour times alpha there
+    np.testing.assert_array_equal(png.decode(picture.from_image(image)[1]())[0, 0], (188, 137, 0, 128))
+
+
 def test_an_image_without_pixels_and_a_huge_file_are_refused_in_words(blender, tmp_path, monkeypatch):
     image = bpy.data.images.new("gone", 4, 4)
     image.source, image.filepath = "FILE", str(tmp_path / "gone.png")
-    with pytest.raises(InvalidInput, match="has no pixels"):
+    with pytest.raises(InvalidInput, match=r"has lost its file .*gone\.png"):
         picture.from_image(image)
     monkeypatch.setattr(picture, "MAX_BYTES", 10)
+    monkeypatch.setattr(picture, "MOST_PIXELS", 8)
     (tmp_path / "big.png").write_bytes(bytes(100))
+    (tmp_path / "empty.png").touch()
     with pytest.raises(InvalidInput, match="at most"):
         picture.from_file(str(tmp_path / "big.png"))[1]()
+    with pytest.raises(InvalidInput, match="is empty"):
+        picture.from_file(str(tmp_path / "empty.png"))[1]()
+    with pytest.raises(InvalidInput, match="3 x 3 pixels"):
+        picture.from_image(bpy.data.images.new("large", 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [("MOVIE", "is a film"), ("SEQUENCE", "is a sequence"), ("TILED", "several tiles")]
+)
+def test_an_image_of_many_pictures_is_refused_in_words(blender, source, said):
+    image = bpy.data.images.new("turntable", 4, 4)
+    image.source = source
+    with pytest.raises(InvalidInput, match=f"'turntable'.*{said}"):
+        picture.from_image(image)
+
+
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        ("no picture is chosen", "No picture is chosen"),
+        ("one.png is empty", "one.png is empty"),
+        ("/a/b cannot be read", "/a/b cannot be read"),
+        ("'duck' is a film", "'duck' is a film"),
+    ],
+)
+def test_a_sentence_begins_with_a_capital_but_for_a_files_name(found, shown):
+    assert words.sentence(found) == shown
 
 
 def test_a_picture_that_vanishes_before_it_is_read_is_named(blender, tmp_path):

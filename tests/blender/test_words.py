@@ -6,6 +6,7 @@ from blender_addon import estimate, fixes
 from blender_addon.jobs import Job, State
 from shared_protocol.errors import (
     EngineUnavailable,
+    InvalidInput,
     NotReachable,
     OutOfMemory,
     ProtocolMismatch,
@@ -78,6 +79,11 @@ def test_each_error_has_the_button_that_mends_it(error, labels):
 def test_a_job_that_ran_out_of_memory_is_offered_as_a_draft():
     fix = fixes.of_error(OutOfMemory("8 GiB were needed"), "abc")[-1]
     assert (fix.label, fix.properties) == ("Retry as Draft", {"job": "abc", "quality": "draft"})
+
+
+def test_an_error_of_the_picture_itself_offers_to_change_it():
+    (fix,) = fixes.of_error(InvalidInput("one.png is 1 x 1 pixels"), "abc")
+    assert (fix.label, fix.operator) == ("Change and Retry", "orrery.retry_with_changes")
 
 
 def test_the_names_of_the_weights_are_taken_from_the_remedy():
