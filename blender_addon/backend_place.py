@@ -16,6 +16,7 @@ class Place:
     online           whether Blender may reach beyond this machine
     folder           for results and logs
     backend          folder of a backend that the add-on installed, empty for none
+    patience         seconds without an answer, after which nobody is there
     environment      names and values that a backend started here gets beside Blender's own
     """
 
@@ -25,6 +26,7 @@ class Place:
     folder: Path
     online: bool = False
     backend: str = ""
+    patience: float = 6.0
     environment: tuple[tuple[str, str], ...] = ()
 
     @property

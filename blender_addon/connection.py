@@ -22,10 +22,9 @@ from .backend_place import Place
 from .backend_process import BackendProcess, start_backend
 from .jobs import Link
 
-HELLO_SECONDS = 5.0
 START_SECONDS = 60.0
 """A first start compiles the backend's Python files."""
-PING_SECONDS, SILENCE_SECONDS = 2.0, 6.0
+PING_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Back-off between attempts to reach a backend that was lost."""
 
@@ -46,6 +45,8 @@ class Connection:
         self._link = Link.OFF
         self._place: Place | None = None
         self._endpoint: Endpoint | None = None
+        self._vain: Endpoint | None = None  # a file names it, nobody answers there
+        self._may_start = True
         self._backend: BackendProcess | None = None
         self._handlers: dict[int, Handler] = {}
         self._numbers = itertools.count(1)
@@ -74,7 +75,8 @@ class Connection:
         if self._link in (Link.READY, Link.CONNECTING, Link.STARTING):
             return
         self._pause, self._again = FIRST_PAUSE, False
-        self._reach(may_start)
+        self._vain, self._may_start = None, may_start
+        self._reach()
 
     def send(self, message: Message, handler: Handler, buffer: bytes | memoryview | None = None) -> int:
         """Send a request; `handler` gets what answers it until `forget`. Returns its number."""
@@ -131,13 +133,20 @@ class Connection:
 
     # ---- reaching the daemon
 
-    def _reach(self, may_start: bool = True) -> None:
+    def _found(self) -> Endpoint:
+        """NotReachable where there is none, or one that was tried in vain."""
+        endpoint = self._place.endpoint()
+        if endpoint == self._vain:
+            raise NotReachable(f"nothing answers at {endpoint.address}")
+        return endpoint
+
+    def _reach(self) -> None:
         if self._backend is not None:
             self._backend.running()  # takes notice of its end: a dead child still has a process id
         try:
-            self._connect(self._place.endpoint())
+            self._connect(self._found())
         except NotReachable:
-            if not (self._place.startable and may_start):
+            if not (self._place.startable and self._may_start):
                 self._set(Link.OFF)
                 raise
             self._set(Link.STARTING)
@@ -149,7 +158,7 @@ class Connection:
 
     def _reach_again(self) -> None:
         """After a loss: the daemon may have come back elsewhere, or must be started anew."""
-        self._again = True
+        self._again = self._may_start = True
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         self._deadline = time.monotonic() + self._pause
         try:
@@ -159,7 +168,7 @@ class Connection:
 
     def _await_backend(self) -> None:
         try:
-            self._connect(self._place.endpoint())
+            self._connect(self._found())
         except NotReachable:
             if not self._backend.running():
                 self._set(Link.OFF)
@@ -172,7 +181,7 @@ class Connection:
 
     def _connect(self, endpoint: Endpoint) -> None:
         host = urlsplit(endpoint.address).hostname or ""
-        if host not in LOOPBACK and not self._place.online:
+        if host and host not in LOOPBACK and not self._place.online:
             raise Unauthorized(
                 f"the backend is on another machine ({host}) and Blender is offline",
                 remedy="Switch on Edit > Preferences > System > Network > Allow Online Access.",
@@ -182,10 +191,17 @@ class Connection:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.sndtimeo = 2000
-        secure(self._socket, endpoint)
-        self._socket.connect(endpoint.nearest)
+        try:
+            secure(self._socket, endpoint)
+            self._socket.connect(endpoint.nearest)
+        except (zmq.ZMQError, ValueError) as error:
+            self._close_socket()
+            raise NotReachable(
+                f"the connection file names no backend that can be reached ({endpoint.address}: {error})",
+                remedy="Take the file as the backend wrote it, or start the backend again.",
+            ) from error
         self._endpoint = endpoint
-        self._deadline = time.monotonic() + HELLO_SECONDS
+        self._deadline = time.monotonic() + self._place.patience
         self._set(Link.CONNECTING)
         self.send(messages.Hello(endpoint.token, "blender"), self._on_hello)
 
@@ -249,6 +265,12 @@ class Connection:
                 return
             self._close_socket()
             self._set(Link.OFF)
+            if self._place.startable and self._vain is None:
+                # Left by a backend that ended without a word; its process id has gone to another program.
+                self._vain = self._endpoint
+                if self._may_start:
+                    self._reach()
+                return
             raise NotReachable(
                 f"nothing answers at {self._endpoint.address}",
                 "a running backend",
@@ -264,7 +286,7 @@ class Connection:
                     self.forget(old)
         if self._daemon_gone():
             self._lose("The backend ended unexpectedly.")
-        elif now - self._heard > SILENCE_SECONDS:
+        elif now - self._heard > self._place.patience:
             self._lose(NO_ANSWER)
 
     def _daemon_gone(self) -> bool:

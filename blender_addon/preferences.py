@@ -50,6 +50,15 @@ class OrreryPreferences(bpy.types.AddonPreferences):
         "machine (empty: the usual place)",
         subtype="FILE_PATH",
     )
+    patience: bpy.props.FloatProperty(
+        name="Time-Out",
+        description="Seconds without an answer, after which the connection counts as lost",
+        default=6.0,
+        min=3.0,
+        soft_max=60.0,
+        precision=0,
+        subtype="TIME_ABSOLUTE",
+    )
     show_frame_times: bpy.props.BoolProperty(
         name="Show Frame Times", description="Show in the panel how long the add-on holds up the window"
     )
@@ -67,6 +76,7 @@ class OrreryPreferences(bpy.types.AddonPreferences):
         layout.prop(self, "auto_start")
         layout.prop(self, "python")
         layout.prop(self, "connection_file")
+        layout.prop(self, "patience")
         layout.prop(self, "token")
         layout.separator()
         layout.prop(self, "show_frame_times")
@@ -81,6 +91,7 @@ class Defaults:
     python = ""
     auto_start = True
     connection_file = ""
+    patience = 6.0
     show_frame_times = False
 
 

@@ -202,6 +202,7 @@ def place() -> Place:
         folder=user_folder(),
         online=bool(bpy.app.online_access),
         backend=str(backend_folder()),
+        patience=chosen.patience,
         environment=(("HF_TOKEN", chosen.token),) if chosen.token else (),
     )
 

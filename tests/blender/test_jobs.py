@@ -1,5 +1,7 @@
 """The button against a backend that plays a script: results, damage, cancel, failures, wrong servers."""
 
+import json
+import os
 import re
 import sys
 import time
@@ -150,7 +152,7 @@ def test_a_backend_of_another_protocol_is_named_with_what_to_do(addon, picture, 
 
 
 def test_a_server_that_never_answers_is_given_up(addon, picture, result, tmp_path, monkeypatch):
-    monkeypatch.setattr("blender_addon.connection.HELLO_SECONDS", 0.3)
+    monkeypatch.setattr(preferences.Defaults, "patience", 0.3)
     with ScriptedBackend(tmp_path / "state", result, mute=True):
         job = generate(addon, picture)
         pump_until(addon, lambda: job.final)
@@ -191,7 +193,7 @@ def test_a_backend_that_dies_at_once_is_reported_with_its_last_words(addon, pict
 
 
 def test_a_job_goes_on_when_the_backend_comes_back(addon, picture, result, tmp_path, monkeypatch):
-    monkeypatch.setattr("blender_addon.connection.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(preferences.Defaults, "patience", 0.5)
     monkeypatch.setattr("blender_addon.connection.PING_SECONDS", 0.1)
     with ScriptedBackend(tmp_path / "state", result) as backend:
         backend.hold.set()
@@ -212,8 +214,7 @@ def test_a_job_goes_on_when_the_backend_comes_back(addon, picture, result, tmp_p
 def test_a_job_goes_on_after_the_network_was_gone_and_the_panel_says_so(
     addon, picture, result, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("blender_addon.connection.SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr("blender_addon.connection.HELLO_SECONDS", 0.3)
+    monkeypatch.setattr(preferences.Defaults, "patience", 0.5)
     monkeypatch.setattr("blender_addon.connection.PING_SECONDS", 0.1)
     with ScriptedBackend(tmp_path / "state", result) as backend:
         backend.hold.set()
@@ -228,6 +229,57 @@ def test_a_job_goes_on_after_the_network_was_gone_and_the_panel_says_so(
     assert job.state is State.IMPORTED, job.error
     assert len(backend.submitted) == 1
     assert re.fullmatch(r"The connection was lost for \d+ s\. Jobs went on meanwhile\.", addon.jobs.notice)
+
+
+BACKEND_OF_A_PICTURE = """
+import json, os, pathlib, time
+(pathlib.Path(os.environ["ORRERY_STATE"]) / "started").touch()
+time.sleep(60)
+"""
+
+
+def test_where_a_file_names_a_backend_that_is_gone_another_is_started(
+    addon, picture, result, tmp_path, monkeypatch
+):
+    """After a crash of the machine the process id in the file may belong to another program."""
+    package = tmp_path / "site" / "backend"
+    (package / "daemon").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "daemon" / "__init__.py").touch()
+    (package / "__main__.py").write_text(BACKEND_OF_A_PICTURE)
+    (tmp_path / "state").mkdir()
+    left = {"address": "tcp://127.0.0.1:9", "token": "t", "pid": os.getpid(), "boot": "earlier"}
+    (tmp_path / "state" / "connection.json").write_text(json.dumps(left))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setattr(preferences.Defaults, "patience", 0.3)
+    monkeypatch.setattr(preferences.Defaults, "auto_start", True)
+    monkeypatch.setattr(preferences.Defaults, "python", sys.executable)
+    addon.start()  # as when Blender opens: looks, says nothing, starts nothing
+    pump_until(addon, lambda: addon.jobs.link is Link.CONNECTING)
+    pump_until(addon, lambda: addon.jobs.link is Link.OFF)
+    assert addon.jobs.error is None
+    assert not (tmp_path / "state" / "started").exists()
+    job = generate(addon, picture)
+    pump_until(addon, (tmp_path / "state" / "started").exists)
+    with ScriptedBackend(tmp_path / "state", result):
+        pump_until(addon, lambda: job.final)
+    assert job.state is State.IMPORTED, job.error
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no json", "cannot be read"),
+        ('{"address": "nowhere"}', "names no backend"),
+        ('{"address": "tcp://127.0.0.1:9", "server_key": "short"}', "names no backend"),
+    ],
+)
+def test_a_damaged_connection_file_is_named(addon, picture, tmp_path, text, said):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "connection.json").write_text(text)
+    job = generate(addon, picture)
+    pump_until(addon, lambda: job.final)
+    assert said in str(addon.jobs.error)
 
 
 def test_a_connection_file_that_is_not_there_starts_no_other_backend(addon, picture, tmp_path, monkeypatch):
