@@ -135,11 +135,12 @@ def rasterize_mesh(
     face = np.rint(number).astype(np.int32) - 1
     barycentric = np.stack([first, second, 1 - first - second], axis=-1)
     barycentric[face < 0] = 0
+    barycentric = barycentric.astype(np.float32)
     axis = world_from_camera[:3, 2]
     depths = np.asarray(vertices, dtype=np.float64)[faces] @ axis - axis @ world_from_camera[:3, 3]
     corners = torch.as_tensor(depths[..., None], dtype=torch.float32, device=device)
     depth = scene.at_corners(corners, rast)[..., 0].cpu().numpy()
-    return Fragments(face, barycentric.astype(np.float32), np.where(face < 0, np.float32(np.inf), depth))
+    return Fragments(face, np.where(face < 0, np.float32(np.inf), depth), lambda: barycentric)
 
 
 def render_mesh(

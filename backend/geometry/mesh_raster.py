@@ -1,14 +1,19 @@
 """Z-buffer rasterisation of triangle meshes on the CPU: which face, where in it, how far.
 
 Used by texture baking (visibility), the orbit prior (rendering its shape) and the contact sheets.
+
+One pass over the faces fills a buffer of inverse depth, which is linear in the picture: an addition and a
+comparison a sample, no division. Where in its face a sample lies is found afterwards, of visible samples
+alone and only where somebody asks.
 """
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from backend.geometry.jit import kernel
+from backend.geometry.jit import inline_kernel, kernel
 from backend.geometry.parallel import for_bands
 
 
@@ -17,22 +22,17 @@ class Fragments:
     """What one camera sees of a mesh.
 
     face        (H, W) int32, index into faces, -1 where nothing is
-    barycentric (H, W, 3) float32, perspective-correct weights of the face's corners
     depth       (H, W) float32, metres along the camera axis, inf where nothing is
     """
 
     face: np.ndarray
-    barycentric: np.ndarray
     depth: np.ndarray
+    _weigh: Callable[[], np.ndarray] = field(repr=False)
 
-    @classmethod
-    def nothing(cls, width: int, height: int) -> Self:
-        """An empty picture."""
-        return cls(
-            np.full((height, width), -1, dtype=np.int32),
-            np.zeros((height, width, 3), dtype=np.float32),
-            np.full((height, width), np.inf, dtype=np.float32),
-        )
+    @cached_property
+    def barycentric(self) -> np.ndarray:
+        """(H, W, 3) float32, perspective-correct weights of the face's corners; 0 where nothing is."""
+        return self._weigh()
 
     def interpolate(self, attribute: np.ndarray, faces: np.ndarray) -> np.ndarray:
         """Per-vertex `attribute` (V, C) at each pixel: (H, W, C) float32, 0 where nothing is."""
@@ -43,49 +43,132 @@ class Fragments:
 
 
 @kernel
-def _rasterize_rows(points, faces, top, row_start, row_stop, width, face_out, bary_out, depth_out):
+def _cover_rows(points, faces, top, row_start, row_stop, width, face_out, near_out):
     """points (V, 3) float64: pixel x, pixel y, depth; fills rows row_start..row_stop.
 
-    The first row of the pictures that are filled is row `top`.
+    face_out holds -1 and near_out, 1 / depth, holds 0 where nothing is. The first row of the pictures that
+    are filled is row `top`.
     """
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        ya, yb, yc = points[a, 1], points[b, 1], points[c, 1]
+        first = max(row_start, int(np.ceil(min(ya, yb, yc) - 0.5)))
+        last = min(row_stop - 1, int(np.floor(max(ya, yb, yc) - 0.5)))
+        if first > last:
+            continue
         za, zb, zc = points[a, 2], points[b, 2], points[c, 2]
         if za <= 1e-6 or zb <= 1e-6 or zc <= 1e-6:
             continue
-        xa, ya, xb, yb, xc, yc = (
-            points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1],
-        )  # fmt: skip
-        y_low, y_high = min(ya, yb, yc), max(ya, yb, yc)
-        first = max(row_start, int(np.ceil(y_low - 0.5)))
-        last = min(row_stop - 1, int(np.floor(y_high - 0.5)))
-        if first > last:
-            continue
+        xa, xb, xc = points[a, 0], points[b, 0], points[c, 0]
         area = (xb - xa) * (yc - ya) - (xc - xa) * (yb - ya)
         if area == 0.0:
             continue
         left = max(0, int(np.ceil(min(xa, xb, xc) - 0.5)))
         right = min(width - 1, int(np.floor(max(xa, xb, xc) - 0.5)))
+        if left > right:
+            continue
         inverse = 1.0 / area
+        b_x, b_y = (yc - ya) * inverse, (xa - xc) * inverse
+        c_x, c_y = (ya - yb) * inverse, (xb - xa) * inverse
+        a_x = -b_x - c_x
+        near_a, near_b, near_c = 1.0 / za, 1.0 / zb - 1.0 / za, 1.0 / zc - 1.0 / za
+        near_x = b_x * near_b + c_x * near_c
+        x = left + 0.5 - xa
         for row in range(first, last + 1):
-            y = row + 0.5
-            for column in range(left, right + 1):
-                x = column + 0.5
-                wa = ((xb - x) * (yc - y) - (xc - x) * (yb - y)) * inverse
-                wb = ((xc - x) * (ya - y) - (xa - x) * (yc - y)) * inverse
-                wc = 1.0 - wa - wb
-                # Rounding may put a sample on a shared edge outside both faces: no pinholes.
-                if wa < -1e-9 or wb < -1e-9 or wc < -1e-9:
-                    continue
-                pa, pb, pc = wa / za, wb / zb, wc / zc
-                depth = 1.0 / (pa + pb + pc)
-                at = row - top
-                if depth < depth_out[at, column]:
-                    depth_out[at, column] = depth
+            y = row + 0.5 - ya
+            wb, wc = b_x * x + b_y * y, c_x * x + c_y * y
+            wa = 1.0 - wb - wc
+            # Columns from `left` on between which all three weights are positive; rounding may put a sample
+            # on a shared edge outside both faces, hence the 1e-9: no pinholes.
+            low, high = 0.0, float(right - left)
+            if a_x > 0.0:
+                low = max(low, (-1e-9 - wa) / a_x)
+            elif a_x < 0.0:
+                high = min(high, (-1e-9 - wa) / a_x)
+            elif wa < -1e-9:
+                continue
+            if b_x > 0.0:
+                low = max(low, (-1e-9 - wb) / b_x)
+            elif b_x < 0.0:
+                high = min(high, (-1e-9 - wb) / b_x)
+            elif wb < -1e-9:
+                continue
+            if c_x > 0.0:
+                low = max(low, (-1e-9 - wc) / c_x)
+            elif c_x < 0.0:
+                high = min(high, (-1e-9 - wc) / c_x)
+            elif wc < -1e-9:
+                continue
+            if not low <= high:
+                continue
+            near = near_a + wb * near_b + wc * near_c
+            start, stop = int(np.ceil(low)), int(np.floor(high)) + 1
+            near += start * near_x
+            at = np.uint64(row - top)  # a signed index would cost a wrap-around test each time
+            for column in range(np.uint64(left + start), np.uint64(left + stop)):
+                here = np.float32(near)
+                if here > near_out[at, column]:
+                    near_out[at, column] = here
                     face_out[at, column] = f
-                    bary_out[at, column, 0] = pa * depth
-                    bary_out[at, column, 1] = pb * depth
-                    bary_out[at, column, 2] = pc * depth
+                near += near_x
+
+
+@inline_kernel
+def face_plane(points, faces, f):
+    """What `weights_in` needs of a face: its first corner, slopes of the weights, inverse depths."""
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    xa, ya = points[a, 0], points[a, 1]
+    x1, y1, x2, y2 = points[b, 0] - xa, points[b, 1] - ya, points[c, 0] - xa, points[c, 1] - ya
+    inverse = 1.0 / (x1 * y2 - x2 * y1)
+    return (
+        xa, ya, y2 * inverse, -x2 * inverse, -y1 * inverse, x1 * inverse,
+        1.0 / points[a, 2], 1.0 / points[b, 2], 1.0 / points[c, 2],
+    )  # fmt: skip
+
+
+@inline_kernel
+def weights_in(plane, x, y):
+    """Perspective-correct weights of the corners of a face at a place of the picture."""
+    dx, dy = x - plane[0], y - plane[1]
+    wb, wc = plane[2] * dx + plane[3] * dy, plane[4] * dx + plane[5] * dy
+    pa, pb, pc = (1.0 - wb - wc) * plane[6], wb * plane[7], wc * plane[8]
+    depth = 1.0 / (pa + pb + pc)
+    return pa * depth, pb * depth, pc * depth
+
+
+@kernel
+def _weigh_rows(points, faces, face, row_start, row_stop, out):
+    """out (H, W, 3) <- weights of the samples in rows row_start..row_stop, of face (H, W).
+
+    There must be some face.
+    """
+    held = -1
+    plane = face_plane(points, faces, 0)
+    for row in range(row_start, row_stop):
+        for column in range(face.shape[1]):
+            f = face[row, column]
+            if f < 0:
+                continue
+            if f != held:
+                plane = face_plane(points, faces, f)
+                held = f
+            wa, wb, wc = weights_in(plane, column + 0.5, row + 0.5)
+            out[row, column, 0] = wa
+            out[row, column, 1] = wb
+            out[row, column, 2] = wc
+
+
+def cover_rows(
+    points: np.ndarray, faces: np.ndarray, width: int, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Faces (int32, -1 for none) and inverse depths (float32, 0) of rows start..stop, on this thread.
+
+    points float64 and faces int32 as in `rasterize_pixels`, contiguous.
+    """
+    face = np.full((stop - start, width), -1, dtype=np.int32)
+    near = np.zeros((stop - start, width), dtype=np.float32)
+    _cover_rows(points, faces, start, start, stop, width, face, near)
+    return face, near
 
 
 def rasterize_pixels(points: np.ndarray, faces: np.ndarray, width: int, height: int) -> Fragments:
@@ -96,21 +179,19 @@ def rasterize_pixels(points: np.ndarray, faces: np.ndarray, width: int, height: 
     """
     points = np.ascontiguousarray(points, dtype=np.float64)
     faces = np.ascontiguousarray(faces, dtype=np.int32)
-    drawn = Fragments.nothing(width, height)
-    for_bands(
-        lambda start, stop: _rasterize_rows(
-            points, faces, 0, start, stop, width, drawn.face, drawn.barycentric, drawn.depth
-        ),
-        height,
-    )
-    return drawn
+    face = np.full((height, width), -1, dtype=np.int32)
+    near = np.zeros((height, width), dtype=np.float32)
+    for_bands(lambda start, stop: _cover_rows(points, faces, 0, start, stop, width, face, near), height)
 
+    def weigh() -> np.ndarray:
+        out = np.zeros((height, width, 3), dtype=np.float32)
+        if len(faces):
+            for_bands(lambda start, stop: _weigh_rows(points, faces, face, start, stop, out), height)
+        return out
 
-def rasterize_rows(points: np.ndarray, faces: np.ndarray, width: int, start: int, stop: int) -> Fragments:
-    """Rows start..stop of `rasterize_pixels`, on this thread; points float64 and faces int32, contiguous."""
-    drawn = Fragments.nothing(width, stop - start)
-    _rasterize_rows(points, faces, start, start, stop, width, drawn.face, drawn.barycentric, drawn.depth)
-    return drawn
+    with np.errstate(divide="ignore"):
+        depth = np.divide(np.float32(1), near, out=near)
+    return Fragments(face, depth, weigh)
 
 
 def rasterize_mesh(

@@ -10,7 +10,7 @@ import numpy as np
 
 from backend.geometry.cameras import Cameras
 from backend.geometry.jit import kernel
-from backend.geometry.mesh_raster import mesh_in_pixels, rasterize_rows
+from backend.geometry.mesh_raster import cover_rows, face_plane, mesh_in_pixels, weights_in
 from backend.geometry.parallel import bands, for_bands
 
 _STRIP = 128
@@ -18,13 +18,18 @@ _STRIP = 128
 
 
 @kernel
-def _resolve_rows(face, barycentric, uvs, texture, supersample, row_start, row_stop, out):
-    """Rows of `out` (H, W, 4) straight alpha from fragments (H s, W s) and a texture (T, T, 3).
+def _resolve_rows(points, faces, face, top, uvs, texture, supersample, out):
+    """Rows of `out` (H, W, 4) straight alpha from faces seen (H s, W s) and a texture (T, T, 3).
 
-    The mean over a pixel's s x s samples is taken on premultiplied colour.
+    The first row of `face` is row `top` of the fine picture in which `points` are. The mean over a pixel's
+    s x s samples is taken on premultiplied colour.
     """
     height, width = texture.shape[0], texture.shape[1]
-    for row in range(row_start, row_stop):
+    if len(faces) == 0:
+        return
+    held = -1
+    plane = face_plane(points, faces, 0)
+    for row in range(out.shape[0]):
         for column in range(out.shape[1]):
             red, green, blue, covered = 0.0, 0.0, 0.0, 0
             for i in range(supersample):
@@ -34,20 +39,23 @@ def _resolve_rows(face, barycentric, uvs, texture, supersample, row_start, row_s
                     if f < 0:
                         continue
                     covered += 1
-                    u, v = 0.0, 0.0
-                    for k in range(3):
-                        u += barycentric[y, x, k] * uvs[f, k, 0]
-                        v += barycentric[y, x, k] * uvs[f, k, 1]
+                    if f != held:
+                        plane = face_plane(points, faces, f)
+                        held = f
+                    wa, wb, wc = weights_in(plane, x + 0.5, top + y + 0.5)
+                    u = wa * uvs[f, 0, 0] + wb * uvs[f, 1, 0] + wc * uvs[f, 2, 0]
+                    v = wa * uvs[f, 0, 1] + wb * uvs[f, 1, 1] + wc * uvs[f, 2, 1]
                     s = min(max(u * width - 0.5, 0.0), width - 1.0)
                     t = min(max((1.0 - v) * height - 0.5, 0.0), height - 1.0)
                     s0, t0 = min(int(s), width - 2), min(int(t), height - 2)
-                    fs, ft = s - s0, t - t0
-                    for k in range(4):
-                        ds, dt = k & 1, k >> 1
-                        weight = (fs if ds else 1.0 - fs) * (ft if dt else 1.0 - ft)
-                        red += weight * texture[t0 + dt, s0 + ds, 0]
-                        green += weight * texture[t0 + dt, s0 + ds, 1]
-                        blue += weight * texture[t0 + dt, s0 + ds, 2]
+                    fs, ft = np.float32(s - s0), np.float32(t - t0)
+                    gs, gt = np.float32(1) - fs, np.float32(1) - ft
+                    w00, w01, w10, w11 = gs * gt, fs * gt, gs * ft, fs * ft
+                    a, b = texture[t0, s0], texture[t0, s0 + 1]
+                    c, d = texture[t0 + 1, s0], texture[t0 + 1, s0 + 1]
+                    red += w00 * a[0] + w01 * b[0] + w10 * c[0] + w11 * d[0]
+                    green += w00 * a[1] + w01 * b[1] + w10 * c[1] + w11 * d[1]
+                    blue += w00 * a[2] + w01 * b[2] + w10 * c[2] + w11 * d[2]
             if covered:
                 out[row, column, 0] = red / covered
                 out[row, column, 1] = green / covered
@@ -108,12 +116,12 @@ def render_mesh(
         points = mesh_in_pixels(vertices, fine.world_from_camera[view], fine.intrinsics[view])
 
         def draw(start: int, stop: int, points: np.ndarray = points, picture: np.ndarray = out[view]) -> None:
-            # By strips: the fragments of a whole fine picture are many times the picture itself.
+            # By strips: the faces of a whole fine picture are larger than the picture itself.
             for top, bottom in bands(stop - start, -(-(stop - start) // _STRIP)):
-                rows = start + top, start + bottom
-                drawn = rasterize_rows(points, triangles, fine.width, *(supersample * row for row in rows))
-                strip = picture[rows[0] : rows[1]]
-                _resolve_rows(drawn.face, drawn.barycentric, uvs, texture, supersample, 0, len(strip), strip)
+                first = supersample * (start + top)
+                face, _ = cover_rows(points, triangles, fine.width, first, supersample * (start + bottom))
+                strip = picture[start + top : start + bottom]
+                _resolve_rows(points, triangles, face, first, uvs, texture, supersample, strip)
 
         for_bands(draw, cameras.height)
     if background is not None:

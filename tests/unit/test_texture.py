@@ -96,7 +96,8 @@ def test_the_same_input_gives_the_same_bytes(baked_figure):
 def test_kernels_compile_once_and_warming_up_compiles_just_those(baked_figure):
     warm_up()
     for kernel in (
-        mesh_raster._rasterize_rows,
+        mesh_raster._cover_rows,
+        mesh_raster._weigh_rows,
         mesh_render._resolve_rows,
         projection._blend,
         projection._sample,
