@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from backend.models import clip, midas, pixelnerf, sizes, unet, vae
+from backend.models import clip, lpips, midas, pixelnerf, sizes, unet, vae
 from backend.models.checkpoint import open_checkpoint
 from backend.models.rules import Comparison, Rule, compare, explain, parameters_of, same_name
 from shared_protocol.errors import WeightsError
@@ -55,6 +55,8 @@ VIDEO_DECODER = Network(vae.VaeSettings(), sizes.vae_sizes, vae.VideoDecoder, va
 AESTHETIC = Network(clip.VIT_L, _aesthetic_sizes, clip.Aesthetic, _always(clip.aesthetic_rule))
 DEPTH = Network(midas.DepthSettings(), sizes.depth_sizes, midas.DepthNet, _always(midas.depth_rule))
 FEATURES = Network(None, lambda shapes: None, lambda settings: pixelnerf.ImageFeatures(), _always(same_name))
+VGG = Network(None, lambda shapes: None, lambda settings: lpips.VggTrunk(), _always(same_name))
+LPIPS = Network(None, lambda shapes: None, lambda settings: lpips.LpipsHeads(), _always(same_name))
 PIXELNERF = Network(None, lambda shapes: None, lambda settings: pixelnerf.PixelNerf(), _always(same_name))
 
 
@@ -194,6 +196,8 @@ LAYOUTS: dict[str, Layout] = {
             (Part("depth", DEPTH, ""),),
             leftovers=(r"pretrained\.model\.head\.(weight|bias)",),
         ),
+        Layout("vgg16", "VGG-16", (Part("trunk", VGG, ""),), leftovers=(r"classifier\.\d+\.(weight|bias)",)),
+        Layout("lpips_vgg_heads", "the heads of LPIPS for VGG-16", (Part("heads", LPIPS, ""),)),
     )
 }
 
@@ -317,6 +321,8 @@ def recognise(shapes: sizes.Shapes) -> str:
     for pattern, words in _FOREIGN:
         if any(re.fullmatch(pattern, name) for name in shapes):
             return words
+    if {"features.0.weight", "features.28.weight", "classifier.0.weight"} <= set(shapes):
+        return LAYOUTS["vgg16"].words
     start = "model.diffusion_model."
     try:
         key = (shapes[start + "input_blocks.0.0.weight"][1], shapes[start + "label_emb.0.0.weight"][1])

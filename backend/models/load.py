@@ -24,8 +24,8 @@ PLACEMENTS = ("full", "parts", "sequential")
 FULL, PARTS, SEQUENTIAL = PLACEMENTS
 
 
-ENCODERS = ("encoder", "first_encoder")
-"""Always in float32: their activations leave half precision's range, and they are small."""
+EXACT = ("encoder", "first_encoder", "trunk", "heads")
+"""Always in float32: the encoders' activations leave half precision's range, the others measure."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class PublishedModel:
         """The module on the CPU, its parameters mapped from the shards where they need no conversion."""
         network = self.layout.part(part).network
         module = build_on_meta(network, self.settings(part))
-        precision = torch.float32 if part in ENCODERS else self.placement.precision
+        precision = torch.float32 if part in EXACT else self.placement.precision
         state = {}
         try:
             for file in self._parts[part]["files"]:

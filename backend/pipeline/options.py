@@ -109,6 +109,8 @@ class SplatsOptions:
     alpha       weight of the squared error of alpha next to it (ours)
     opacity     weight of the mean opacity of the Gaussians next to it (V3D's code: 0.1)
     perceptual  weight of the perceptual term; None ("auto"): on where its weights are present
+    perceptual_net  what measures it: "stlpips" (crops, late in the fit) or "vgg" (LPIPS as V3D has it, whole
+                views at every step; engine "gsplat", weights "lpips_vgg")
     rates       learning rates: "measured", for hundreds of steps from the hull; "published" (3DGS, V3D), for
                 thousands
     densify     "none" (ReconX), "classic" (3DGS, within a budget), "published" (3DGS, V3D: as their code has
@@ -132,6 +134,7 @@ class SplatsOptions:
     alpha: float = 0.1
     opacity: float = 0.0
     perceptual: float | None = None
+    perceptual_net: str = "stlpips"
     rates: str = "measured"
     densify: str = "none"
     most: int = 0
@@ -209,6 +212,7 @@ class TextureOptions:
 
     size        edge of the atlas, pixels, 64 to 4096; any number, not only powers of two
     optimise    fit the texture to the views at fixed geometry (V3D 3.3) after the blend
+    refinement  of engine "refine_cuda": "measured", or "published" (V3D: MSE + LPIPS, weights "lpips_vgg")
     normal_map  bake what the reduction of faces took away into a tangent-space normal map
     delight     take the smooth part of the lighting out of the base colour and guess a roughness
     """
@@ -216,12 +220,15 @@ class TextureOptions:
     engine: str = AUTO
     size: int = 1024
     optimise: bool = True
+    refinement: str = "measured"
     normal_map: bool = False
     delight: bool = False
 
     def __post_init__(self) -> None:
         if not 64 <= self.size <= 4096:
             raise InvalidInput(f"the texture size {self.size} is out of bounds", "64 to 4096 pixels")
+        if self.refinement not in ("measured", "published"):
+            raise InvalidInput(f"no refinement is called '{self.refinement}'", "measured or published")
 
 
 @dataclass(frozen=True)

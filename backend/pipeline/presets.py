@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backend.pipeline.engines import availability, cuda_present, find_engine
+from backend.weights import lpips_vgg
 
 Changes = Mapping[str, Mapping[str, Any]]
 """Stage -> field -> value."""
@@ -65,6 +66,17 @@ ON_GPU: Mapping[str, Changes] = {
 }
 
 
+def _v3d_perceptual(stage: str, better: bool) -> dict[str, Any]:
+    """LPIPS of V3D's fits where its weights are here; of the Gaussians, what comes near it where those are.
+
+    better  whether the engine has the weights that make it better
+    """
+    exact = lpips_vgg.present()
+    if stage == "splats" and (exact or better):
+        return {"perceptual": V3D_PERCEPTUAL, "perceptual_net": "vgg" if exact else "stlpips"}
+    return {"refinement": "published"} if stage == "texture" and exact else {}
+
+
 def orbit_preset(engine: str) -> dict[str, dict[str, Any]]:
     """Options by stage for orbits of this engine; empty for the embedded one.
 
@@ -78,6 +90,6 @@ def orbit_preset(engine: str) -> dict[str, dict[str, Any]]:
         state = availability(entry)
         if state.ready:
             asked[stage] = asked.get(stage, {}) | dict(fields)
-            if engine == "v3d" and stage == "splats" and not state.reason:
-                asked[stage]["perceptual"] = V3D_PERCEPTUAL  # its weights are here
+            if engine == "v3d":
+                asked[stage] |= _v3d_perceptual(stage, better=not state.reason)
     return asked

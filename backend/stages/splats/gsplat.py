@@ -16,7 +16,7 @@ from backend.pipeline.values import Splats, Views
 from backend.stages.splats.fit import strategy_of, whole_picture
 from backend.stages.splats.init import Start, start_on_hull
 from backend.stages.splats.learned import Drawn, Learned, Pull
-from backend.stages.splats.perceptual import load_torch_term
+from backend.stages.splats.perceptual import NETS, load_torch_term
 from backend.stages.splats.schedule import Schedule
 from backend.stages.splats.targets import half_targets, make_targets
 from shared_protocol.errors import OutOfMemory
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from backend.geometry.perceptual_torch import TorchPerceptualTerm
+    from backend.models.lpips import Lpips
 
 
 Rasterizer = Callable[..., Drawn]
@@ -88,7 +89,7 @@ def fit_torch(
     device: str,
     rates: Rates | None = None,
     *,
-    perceptual: "TorchPerceptualTerm | None" = None,
+    perceptual: "TorchPerceptualTerm | Lpips | None" = None,
     half: list[Target] | None = None,
 ) -> Gaussians:
     """The loop of `fit.fit` on a torch device; `view_of` is `draw_view` or one like it.
@@ -168,6 +169,7 @@ class GsplatSplats:
     version = "3"
     perceptual = True
     """Has the perceptual term."""
+    perceptual_nets = NETS
 
     def fit(self, views: Views, options: SplatsOptions, context: StageContext) -> Splats:
         """views -> Gaussians; see `run.py`. EngineUnavailable without a working CUDA device."""

@@ -13,7 +13,7 @@ from backend.pipeline.values import Splats, Views
 from backend.stages.splats.densify import STRATEGIES
 from backend.stages.splats.fit import LOSSES
 from backend.stages.splats.init import STARTS
-from backend.stages.splats.perceptual import settle_perceptual
+from backend.stages.splats.perceptual import NETS, settle_perceptual
 from shared_protocol.errors import InvalidInput, StageFailed
 
 _DEGREES = (0, 1, 2, 3)
@@ -21,7 +21,8 @@ _DEGREES = (0, 1, 2, 3)
 
 def settle(options: SplatsOptions, engine: Any) -> tuple[SplatsOptions, list[str]]:
     """Options with nothing left to the machine, and sentences for the user."""
-    return settle_perceptual(options, getattr(engine, "perceptual", False))
+    nets = getattr(engine, "perceptual_nets", NETS[:1])
+    return settle_perceptual(options, getattr(engine, "perceptual", False), nets)
 
 
 def run(*, views: Views, options: SplatsOptions, context: StageContext) -> Splats:
@@ -66,8 +67,12 @@ def _check(options: SplatsOptions) -> None:
             f"splats options densify={options.densify}, loss={options.loss}",
             f"one of {', '.join(STRATEGIES)}, and one of {', '.join(LOSSES)}",
         )
-    if options.start not in STARTS:
-        raise InvalidInput(f"splats option start={options.start}", f"one of {', '.join(STARTS)}")
+    for name, value, known in (
+        ("start", options.start, STARTS),
+        ("perceptual_net", options.perceptual_net, NETS),
+    ):
+        if value not in known:
+            raise InvalidInput(f"splats option {name}={value}", f"one of {', '.join(known)}")
     if not (0 <= options.alpha < np.inf and 0 <= options.opacity < np.inf and 0 <= options.ssim < np.inf):
         raise InvalidInput(
             f"splats options ssim={options.ssim}, alpha={options.alpha}, opacity={options.opacity}",

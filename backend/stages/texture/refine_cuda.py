@@ -21,11 +21,36 @@ if TYPE_CHECKING:
     import torch
 
     from backend.geometry.perceptual_torch import TorchPerceptualTerm
+    from backend.models.lpips import Lpips
 
 STEPS = 500
 """As V3D's README."""
 RATE = 2e-3
 """At first; it falls to 0, so that a texel can go as far as with V3D's constant 1e-3."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the texture is refined.
+
+    rate, falls  of Adam at first, and whether it falls to 0
+    views        so many of the views, evenly; 0: all
+    lpips        whether LPIPS of VGG measures the perceptual distance; its weights must be here
+    """
+
+    objective: Objective = OBJECTIVE
+    rate: float = RATE
+    falls: bool = True
+    views: int = 0
+    lpips: bool = False
+
+
+WAYS = {
+    "measured": Way(),
+    "published": Way(Objective(ssim=0.0, perceptual=1.0, nearness=0.0), 1e-3, False, 16, True),
+}
+"""Published: V3D's command for its refinement, MSE + LPIPS at a constant rate; its code colours vertices, and
+divides its targets by 255 twice."""
 _MARGIN = 8
 _SUPERSAMPLE = 2
 _COARSE = 8
@@ -61,9 +86,10 @@ class RefineCudaTexture:
         textured = ProjectTexture().bake(mesh, views, splats, replace(options, optimise=False), context)
         if not options.optimise:
             return textured
-        term = load_term(context, "cuda")
+        way = WAYS[options.refinement]
+        term = load_lpips(context) if way.lpips else load_term(context, "cuda")
         try:
-            texture = refine(textured, views, view_scales(views), context, dr, "cuda", term=term)
+            texture = refine(textured, views, view_scales(views), context, dr, "cuda", term=term, way=way)
         except torch.cuda.OutOfMemoryError as error:
             raise OutOfMemory(
                 f"the GPU ran out of memory while refining a texture of {options.size} pixels",
@@ -72,6 +98,14 @@ class RefineCudaTexture:
         textured = replace(textured, texture=quantize(texture).astype(np.float32) / 255)
         context.note(**front_facts(textured, views))
         return textured
+
+
+def load_lpips(context: StageContext) -> "Lpips":
+    """LPIPS of VGG, as V3D's refinement has it; WeightsError where its weights are not here."""
+    from backend.models import lpips
+
+    context.note(texture_perceptual=True)
+    return lpips.load(context, centred=True)
 
 
 def load_term(context: StageContext, device: str) -> "TorchPerceptualTerm | None":
@@ -94,9 +128,9 @@ def refine(
     dr: Any,
     device: str,
     *,
-    term: "TorchPerceptualTerm | None" = None,
+    term: "TorchPerceptualTerm | Lpips | None" = None,
     steps: int = STEPS,
-    objective: Objective = OBJECTIVE,
+    way: Way = WAYS["measured"],
 ) -> np.ndarray:
     """The texture (T, T, 3) float32, 0..1, after `steps` steps of Adam, a view each.
 
@@ -118,8 +152,10 @@ def refine(
     detail = torch.zeros_like(start, requires_grad=True)
     coarse = torch.zeros((1, 3, max(size // _COARSE, 1), max(size // _COARSE, 1)), device=device)
     coarse.requires_grad_()
-    optimiser = torch.optim.Adam([detail, coarse], lr=RATE, betas=(0.9, 0.99))
+    optimiser = torch.optim.Adam([detail, coarse], lr=way.rate, betas=(0.9, 0.99))
     generator = np.random.default_rng(context.seed)
+    count = min(way.views or len(views), len(views))
+    chosen = np.linspace(0, len(views), count, endpoint=False).astype(int)
     order: list[int] = []
     errors = np.full(len(views), np.nan)
     before = None
@@ -131,22 +167,22 @@ def refine(
 
     for step in range(steps):
         context.step(step, steps, f"Refining the texture: step {step} of {steps}")
-        order = order or list(generator.permutation(len(views)))
+        order = order or list(generator.permutation(chosen))
         view = int(order.pop())
         target = targets[view]
         if not target.inside.any():
             continue
         for group in optimiser.param_groups:
-            group["lr"] = RATE * (1 - step / steps)
+            group["lr"] = way.rate * (1 - step / steps if way.falls else 1.0)
         texture = current()
         picture, inside = draw_inside(scene, texture, uvs, fine, view, target)
         optimiser.zero_grad(set_to_none=True)
-        loss, error = _loss(picture, target, inside, objective, term, step, steps)
-        total = float(weights[view]) * loss + objective.nearness * ((texture - start) ** 2).mean()
+        loss, error = _loss(picture, target, inside, way.objective, term, step, steps)
+        total = float(weights[view]) * loss + way.objective.nearness * ((texture - start) ** 2).mean()
         total.backward()
         optimiser.step()
         errors[view] = error
-        if step + 1 == len(views):
+        if step + 1 == count:
             before = errors.copy()
     if before is not None and np.isfinite(errors).any():
         context.note(
