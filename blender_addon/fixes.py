@@ -1,7 +1,7 @@
 """An error, or an engine that is not ready -> the buttons that mend it; no bpy."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared_protocol.errors import OrreryError
@@ -57,8 +57,8 @@ def of_error(error: OrreryError, job: str = "") -> list[Fix]:
     elif error.code in ("engine_unavailable", "weights_error"):
         found = of_remedy(text)
     elif error.code in ("internal_error", "worker_crashed"):
-        found = [LOG]
-    if error.details.get("log") and LOG not in found:
+        found = [replace(LOG, properties={"job": job}) if job else LOG]
+    if error.details.get("log") and all(fix.operator != LOG.operator for fix in found):
         found.append(LOG)
     if job and error.code in OF_THE_PICTURE:
         found.append(Fix("Change and Retry", "orrery.retry_with_changes", "GREASEPENCIL", {"job": job}))

@@ -10,6 +10,7 @@ from .backend import (
 )
 from .cancel import ORRERY_OT_cancel
 from .choose_engine import ORRERY_OT_choose_engine
+from .colors import ORRERY_OT_show_textures, ORRERY_OT_standard_view
 from .connect import ORRERY_OT_connect, ORRERY_OT_disconnect
 from .delete_job import ORRERY_OT_delete_job
 from .dismiss import ORRERY_OT_dismiss
@@ -25,7 +26,6 @@ from .look import ORRERY_OT_save_frame_times, ORRERY_OT_show_log, ORRERY_OT_show
 from .queue import ORRERY_OT_move_first, ORRERY_OT_pause
 from .retry import ORRERY_OT_rerun, ORRERY_OT_retry, ORRERY_OT_retry_with_changes
 from .show_result import ORRERY_OT_show_result
-from .standard_view import ORRERY_OT_standard_view
 
 CLASSES = (
     ORRERY_OT_generate,
@@ -55,5 +55,6 @@ CLASSES = (
     ORRERY_OT_show_preferences,
     ORRERY_OT_save_frame_times,
     ORRERY_OT_show_result,
+    ORRERY_OT_show_textures,
     ORRERY_OT_standard_view,
 )

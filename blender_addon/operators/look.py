@@ -1,13 +1,18 @@
 """Logs, preferences and frame times."""
 
+import time
 from pathlib import Path
 
 import bpy
 
 from .. import session
+from ..jobs import Link
 
 LOG = "Orrery log"
 MOST_CHARACTERS = 200_000
+FETCH_SECONDS = 5.0
+SHOWN_LINES = 25
+"""Of the end of a log, in the window that opens."""
 
 
 class ORRERY_OT_show_log(bpy.types.Operator):
@@ -18,11 +23,36 @@ class ORRERY_OT_show_log(bpy.types.Operator):
 
     job: bpy.props.StringProperty(options={"SKIP_SAVE", "HIDDEN"})
 
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        if not self.job or bpy.app.background:
+            return self.execute(context)
+        current = session.current()
+        if current.jobs.link is not Link.READY:
+            self.report({"ERROR"}, "The log of a job is at the backend; start or connect it first")
+            return {"CANCELLED"}
+        current.logs.pop(self.job, None)
+        current.client.job_log(self.job)
+        self._until = time.monotonic() + FETCH_SECONDS
+        self._timer = context.window_manager.event_timer_add(0.1, window=context.window)
+        context.window_manager.modal_handler_add(self)
+        return {"RUNNING_MODAL"}
+
+    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        if event.type != "TIMER":
+            return {"PASS_THROUGH"}
+        here, late = self.job in session.current().logs, time.monotonic() > self._until
+        if not here and not late:
+            return {"PASS_THROUGH"}
+        context.window_manager.event_timer_remove(self._timer)
+        if here:
+            return self.execute(context)
+        self.report({"ERROR"}, "The backend did not send the log")
+        return {"CANCELLED"}
+
     def execute(self, context: bpy.types.Context) -> set[str]:
         current = session.current()
-        if self.job and self.job not in current.logs:
+        if self.job and self.job not in current.logs:  # a script that waits for it itself
             current.client.job_log(self.job)
-            self.report({"INFO"}, "The log is being fetched; press again")
             return {"FINISHED"}
         texts = [_tail(path) for path in log_files()]
         text = current.logs.pop(self.job) if self.job else "\n".join(filter(None, texts))
@@ -51,6 +81,9 @@ def _open_window(block: bpy.types.Text) -> None:
     area.type = "TEXT_EDITOR"
     area.spaces.active.text = block
     area.spaces.active.show_word_wrap = True
+    first = max(len(block.lines) - SHOWN_LINES, 0)
+    block.cursor_set(first)  # the view follows the cursor, which is left behind the last line
+    area.spaces.active.top = first
 
 
 class ORRERY_OT_show_preferences(bpy.types.Operator):

@@ -29,6 +29,11 @@ class ORRERY_PT_results(bpy.types.Panel):
                 pressed = collection.get("orrery_show") == what
                 button = row.operator("orrery.show_result", text=what.title(), depress=pressed)
                 button.collection, button.what = collection.name, what
+        shading = context.space_data.shading
+        if shading.type == "SOLID" and shading.color_type != "TEXTURE":
+            box = layout.box()
+            paragraph(box, "Solid shading shows the mesh without its texture.", "INFO")
+            box.operator("orrery.show_textures")
         if context.scene.view_settings.view_transform != "Standard":
             box = layout.box()
             transform = context.scene.view_settings.view_transform

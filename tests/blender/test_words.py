@@ -6,6 +6,7 @@ from blender_addon import estimate, fixes
 from blender_addon.jobs import Job, State
 from shared_protocol.errors import (
     EngineUnavailable,
+    InternalError,
     InvalidInput,
     NotReachable,
     OutOfMemory,
@@ -84,6 +85,11 @@ def test_a_job_that_ran_out_of_memory_is_offered_as_a_draft():
 def test_an_error_of_the_picture_itself_offers_to_change_it():
     (fix,) = fixes.of_error(InvalidInput("one.png is 1 x 1 pixels"), "abc")
     assert (fix.label, fix.operator) == ("Change and Retry", "orrery.retry_with_changes")
+
+
+def test_our_own_mistake_in_a_job_opens_that_jobs_log():
+    fix = fixes.of_error(InternalError("something unforeseen happened"), "abc")[0]
+    assert (fix.label, fix.properties) == ("Open Log", {"job": "abc"})
 
 
 def test_the_names_of_the_weights_are_taken_from_the_remedy():
