@@ -72,7 +72,7 @@ class Client:
 
     def cancel(self, job: str) -> None:
         """Stop a job."""
-        self._do(lambda: self._runs[job].cancel() if job in self._runs else None)
+        self._do(lambda: self._cancel(job))
 
     def tell(self, message: Message) -> None:
         """Send an order whose effect the next list of jobs shows: pause, resume, move."""
@@ -188,6 +188,12 @@ class Client:
         self._connection.open(place)
         if self._connection.ready:
             run.resume()
+
+    def _cancel(self, job: str) -> None:
+        if job in self._runs:
+            self._runs[job].cancel()
+        else:
+            self._publish("job", {"state": State.CANCELLED, "text": ""}, job)
 
     def _tell(self, message: Message) -> None:
         if self._connection.ready:

@@ -31,7 +31,7 @@ _BELIEVED_SECONDS = 86_400
 
 _KEPT = (
     "id", "name", "seed", "settings", "recipe", "client", "group", "created", "started", "stage_seconds",
-    "reused", "inputs", "warnings", "collection",
+    "reused", "inputs", "warnings", "collection", "seen",
 )  # fmt: skip
 _PREVIEW = re.compile(r"preview-(\w+)-(\d+)\.jpg")
 
@@ -65,8 +65,12 @@ def save(folder: Path, plain: dict[str, Any], new: bool = False) -> None:
         return
     place.mkdir(parents=True, exist_ok=True)
     temporary = place / f"job.json.{os.getpid()}"
-    temporary.write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
-    os.replace(temporary, place / "job.json")
+    try:
+        temporary.write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, place / "job.json")
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load(folder: Path) -> list[Job]:

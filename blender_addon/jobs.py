@@ -77,6 +77,7 @@ class Job:
     position     in the queue, 0 is next, -1 unknown
     previews     name -> its pictures, the newest last
     offered      found again from an earlier Blender: its result is not imported by itself
+    seen         the user has been told of that result
     fraction_received  0..1 of the result's bytes
     folder       where the result's files lie, once received
     """
@@ -104,6 +105,7 @@ class Job:
     position: int = -1
     previews: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     offered: bool = False
+    seen: bool = False
     fraction_received: float = 0.0
     folder: Path | None = None
     error: OrreryError | None = None

@@ -83,9 +83,21 @@ class Session:
         self.client.adopt(place(), job.id)
 
     def cancel(self, job: Job) -> None:
-        """Ask for a job to be stopped."""
+        """Ask for a job to be stopped; one that is here already is left out of the scene."""
+        if job.state in (State.RECEIVED, State.IMPORTING):
+            if self.importing is not None and self.importing.job is job:
+                self.importing.stop()
+                self.importing = None
+            job.state = State.CANCELLED
+            self._keep(job)
+            return
         job.state = State.CANCELLING
         self.client.cancel(job.id)
+
+    def leave_offered(self, job: Job) -> None:
+        """Speak no more of this result; the history keeps it."""
+        job.seen = True
+        self._keep(job)
 
     def pause(self, paused: bool) -> None:
         """Begin no waiting job, or begin them again."""

@@ -1,4 +1,4 @@
-"""Close an error box."""
+"""Close a box that says something."""
 
 import bpy
 
@@ -16,8 +16,11 @@ class ORRERY_OT_dismiss(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         current = session.current()
-        if self.job in current.jobs.jobs:
-            current.jobs.jobs[self.job].error = None
+        job = current.jobs.jobs.get(self.job)
+        if job is not None and job.error is None:
+            current.leave_offered(job)
+        elif job is not None:
+            job.error = None
         elif current.installer.error is not None:
             current.installer.error = None
         elif current.jobs.error is not None:

@@ -96,9 +96,11 @@ def _draw_away(layout: bpy.types.UILayout, jobs: JobList) -> None:
         paragraph(box, f"{many} going on when Blender was closed.", "RECOVER_LAST")
         box.operator("orrery.connect", text="Find Again", icon="FILE_REFRESH")
     for job in jobs.jobs.values():
-        if job.state is State.RECEIVED and job.offered and not job.client and not job.group:
+        if job.state is State.RECEIVED and job.offered and not (job.client or job.group or job.seen):
             box = layout.box()
-            paragraph(box, f"'{job.name}' was finished while Blender was closed.", "CHECKMARK")
+            row = box.row()
+            paragraph(row, f"'{job.name}', begun before Blender was closed, is done.", "CHECKMARK", beside=1)
+            row.operator("orrery.dismiss", text="", icon="X", emboss=False).job = job.id
             box.operator("orrery.import_result", text="Import", icon="IMPORT").job = job.id
 
 

@@ -79,7 +79,7 @@ def _draw_entry(layout: bpy.types.UILayout, job: Job) -> None:
     column.label(text=f"{quality}, seed {job.seed}")
     column.label(text=f"{made} {job.state.value if job.state is not State.IMPORTED else ''}".strip())
     row = column.row(align=True)
-    if job.state in (State.IMPORTED, State.RECEIVED, State.STORED):
+    if job.folder is not None or job.state in (State.IMPORTED, State.RECEIVED, State.STORED):
         row.operator("orrery.import_result", text="Import", icon="IMPORT").job = job.id
     if job.inputs:
         row.operator("orrery.rerun", text="", icon="LOOP_FORWARDS").job = job.id

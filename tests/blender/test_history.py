@@ -95,6 +95,11 @@ def test_a_job_that_was_going_on_is_found_again_and_offered_not_imported(blender
         current.pump()
         assert not bpy.data.objects
         assert not backend.submitted[1:], "the job was known already"
+    bpy.ops.orrery.dismiss(job=job.id)
+    current = blender_again()
+    pump_until(current, lambda: current.jobs.jobs)
+    found = current.jobs.jobs[job.id]
+    assert (found.state, found.seen) == (State.RECEIVED, True)
     bpy.ops.orrery.import_result(job=job.id)
     assert found.state is State.IMPORTED
     assert "duck" in bpy.data.objects

@@ -329,6 +329,30 @@ def test_a_result_waits_while_a_mesh_is_edited(addon, picture, result, tmp_path)
     assert job.state is State.IMPORTED, job.error
 
 
+def test_a_result_that_waits_or_is_on_its_way_into_the_scene_can_be_left_out(
+    addon, picture, result, tmp_path
+):
+    bpy.ops.mesh.primitive_cube_add()
+    bpy.ops.object.mode_set(mode="EDIT")
+    with ScriptedBackend(tmp_path / "state", result):
+        job = generate(addon, picture)
+        pump_until(addon, lambda: job.state is State.RECEIVED)
+    bpy.ops.orrery.cancel()
+    assert job.state is State.CANCELLED
+    bpy.ops.object.mode_set(mode="OBJECT")
+    addon.pump()
+    assert (job.state, len(bpy.data.objects)) == (State.CANCELLED, 1)
+    addon.begin_import(job)
+    while not addon.importing._made and "duck Gaussians" not in bpy.data.objects:
+        addon.pump(0.0001)
+    bpy.ops.orrery.cancel()
+    addon.pump()
+    assert (job.state, addon.importing) == (State.CANCELLED, None)
+    assert len(bpy.data.objects) == 1
+    bpy.ops.orrery.import_result(job=job.id)  # it is kept, for another mind
+    assert (job.state, len(bpy.data.objects)) == (State.IMPORTED, 3)
+
+
 def test_a_result_that_blender_cannot_read_is_a_failed_job_not_a_traceback(addon, picture, result, tmp_path):
     result["splats.ply"] = b"ply\n"
     with ScriptedBackend(tmp_path / "state", result):
