@@ -1,12 +1,11 @@
 """One daemon a state folder: a lock that the system lets go of when its holder dies, however it dies."""
 
-import os
-import sys
 from pathlib import Path
 from typing import BinaryIO
 
 from shared_protocol.endpoint import create_state_folder, read_endpoint
 from shared_protocol.errors import Conflict, NotReachable
+from shared_protocol.file_lock import lock_file
 
 
 class StateLock:
@@ -16,7 +15,7 @@ class StateLock:
         create_state_folder(folder)
         self._file: BinaryIO = (folder / "daemon.lock").open("a+b")
         try:
-            _lock(self._file)
+            lock_file(self._file)
         except OSError:
             self._file.close()
             raise Conflict(
@@ -36,16 +35,3 @@ def _who(folder: Path) -> str:
     except NotReachable:
         return ""
     return f" (process {endpoint.pid}, {endpoint.address})"
-
-
-def _lock(file: BinaryIO) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.set_inheritable(file.fileno(), False)
