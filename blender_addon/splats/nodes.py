@@ -22,7 +22,7 @@ from .node_kit import Nodes, built_material, current, made_tree
 
 GROUP = "Orrery Gaussians"
 MATERIAL = "Orrery Gaussian"
-BUILD = 5
+BUILD = 6
 """Raised when the nodes change: a group of an older build is replaced, not reused."""
 
 PREVIEW, ANY_CAMERA, ENCODED, FILTERED = "Preview", "Any Camera", "Blend as Trained", "Antialiased"
@@ -122,7 +122,7 @@ def _made_group(name: str, degree: int) -> Iterator[None]:
     inputs = nodes.node("NodeGroupInput").outputs
     viewport = nodes.node("GeometryNodeIsViewport").outputs[0]
     shown = nodes.logic("AND", viewport, nodes.logic("NOT", inputs[PREVIEW]))
-    corners = nodes.group((yield from _corners_tree()), inputs["Geometry"])
+    bounds = nodes.group((yield from _bounds_tree()), inputs["Geometry"])
 
     camera = yield from camera_trees()
     encoded = yield from harmonics.color_tree(degree, camera)
@@ -137,7 +137,7 @@ def _made_group(name: str, degree: int) -> Iterator[None]:
     ).outputs[0]
     yield
     whole = nodes.node(
-        "GeometryNodeSwitch", {"Switch": shown, "False": instances, "True": corners}, input_type="GEOMETRY"
+        "GeometryNodeSwitch", {"Switch": shown, "False": instances, "True": bounds}, input_type="GEOMETRY"
     ).outputs[0]
     nodes.node("NodeGroupOutput", {"Geometry": whole})
     tree.name, tree["orrery_build"] = name, BUILD
@@ -145,18 +145,21 @@ def _made_group(name: str, degree: int) -> Iterator[None]:
     return tree
 
 
-def _corners_tree() -> Iterator[None]:
-    """Eight points of the bounding box: what the viewport needs to select and to frame the object."""
+def _bounds_tree() -> Iterator[None]:
+    """A triangle without area at each corner of the bounding box: the viewport frames the object by them, and
+    draws nothing, while it marks single points."""
 
     def build(nodes: Nodes, geometry: bpy.types.NodeSocket) -> Iterator[None]:
         box = nodes.node("GeometryNodeBoundBox", {"Geometry": geometry}).outputs[0]
+        dot = nodes.node("GeometryNodeMeshCircle", {"Vertices": 3, "Radius": 0.0}, fill_type="NGON").outputs[
+            0
+        ]
         yield
-        return nodes.node(
-            "GeometryNodeDeleteGeometry", {"Geometry": box}, domain="EDGE", mode="EDGE_FACE"
-        ).outputs[0]
+        dots = nodes.node("GeometryNodeInstanceOnPoints", {"Points": box, "Instance": dot}).outputs[0]
+        return nodes.node("GeometryNodeRealizeInstances", {0: dots}).outputs[0]
 
     kind = "NodeSocketGeometry"
-    return (yield from made_tree("Orrery Gaussians corners", kind, build, (("Geometry", kind),)))
+    return (yield from made_tree("Orrery Gaussians bounds", kind, build, (("Geometry", kind),)))
 
 
 def _solid_tree(camera: CameraTrees) -> Iterator[None]:

@@ -23,12 +23,12 @@ WIDTH, HEIGHT = 144, 96
 GREY = 0.5
 
 
-def build_scene(bpy, folder: Path):
+def build_scene(bpy, folder: Path, count: int = 1500):
     """A ball of Gaussians, cut in half by a grey board that covers the left of the picture."""
     from blender_addon.splats.importing import import_splats
 
     scene = bpy.context.scene
-    data = files.splat_ply(**files.ball_splats(count=1500, terms=16))
+    data = files.splat_ply(**files.ball_splats(count=count, terms=16))
     (folder / "ball.ply").write_bytes(data)
     ball = import_splats(data, "ball", scene.collection)
     bpy.ops.mesh.primitive_plane_add(size=4, location=(-2, 0, 0), rotation=(math.pi / 2, 0, 0))

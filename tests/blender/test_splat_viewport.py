@@ -70,6 +70,35 @@ class Watcher:
         (self.folder / "views.json").write_text(json.dumps(self.views))
 
 
+def bare(watcher: Watcher, item):
+    """What Blender itself draws, frames and selects of an object, our drawing switched off."""
+    from blender_addon.splats import viewport
+
+    bpy = watcher.bpy
+    window, area, region, space = watcher.view
+    overlay = space.overlay
+    overlay.show_overlays = True
+    overlay.show_floor = overlay.show_axis_x = overlay.show_axis_y = overlay.show_cursor = False
+    overlay.show_text = overlay.show_object_origins = False
+    viewport.unregister()
+    for kind in ("SOLID", "WIREFRAME"):
+        space.shading.type = kind
+        yield from watcher.look(f"bare {kind.lower()}")
+    space.shading.type = "SOLID"
+    viewport.register()
+    found = {"dimensions": list(item.dimensions)}
+    bpy.ops.object.select_all(action="DESELECT")
+    with bpy.context.temp_override(window=window, area=area, region=region):
+        bpy.ops.view3d.select_box(xmin=5, xmax=region.width // 2, ymin=5, ymax=region.height - 5)
+        found["boxed"] = [chosen.name for chosen in bpy.context.selected_objects]
+        bpy.ops.view3d.view_selected()
+    yield 0.6
+    found["framed"] = [*space.region_3d.view_location, space.region_3d.view_distance]
+    bpy.ops.object.select_all(action="DESELECT")
+    watcher.prepare()
+    return found
+
+
 def session(bpy, folder):
     from blender_addon.splats import layout, nodes, viewport
     from blender_addon.splats.importing import import_splats
@@ -87,6 +116,7 @@ def session(bpy, folder):
     red.location, blue.location = RED, BLUE
     bpy.ops.ed.undo_push(message="two balls")
     yield from look("both")
+    findings = yield from bare(watcher, red)
     red.hide_set(True)
     yield from look("hidden")
     red.hide_set(False)
@@ -142,7 +172,9 @@ def session(bpy, folder):
     scene.collection.objects.link(empty)
     space.region_3d.view_perspective = "PERSP"
     yield from look("instanced")
-    (folder / "findings.json").write_text(json.dumps({"blocks": sorted(viewport.state().atlas.blocks)}))
+    (folder / "findings.json").write_text(
+        json.dumps(findings | {"blocks": sorted(viewport.state().atlas.blocks)})
+    )
     yield 0.1
 
 
@@ -211,6 +243,21 @@ def test_ellipsoids_of_the_nodes_replace_the_drawing(seen):
 def test_copies_share_the_rows_of_their_data(seen):
     findings = json.loads((seen.folder / "findings.json").read_text())
     assert findings["blocks"] == ["blue", "red"]
+
+
+@pytest.mark.parametrize("shading", ["solid", "wireframe"])
+def test_blender_itself_draws_nothing_of_gaussians(seen, shading):
+    picture = seen.picture(f"bare {shading}")[30:-30, 30:-30]
+    assert np.ptp(picture, axis=(0, 1)).max() < 0.02
+
+
+def test_bounds_framing_and_selection_are_those_of_the_gaussians(seen):
+    findings = json.loads((seen.folder / "findings.json").read_text())
+    np.testing.assert_allclose(findings["dimensions"], (0.4, 0.4, 0.4), atol=0.005)
+    assert findings["boxed"] == ["red"]
+    *location, distance = findings["framed"]
+    np.testing.assert_allclose(location, RED, atol=0.01)
+    assert 0.3 < distance < 1.0
 
 
 def test_the_view_looks_like_the_reference(seen):
