@@ -61,6 +61,13 @@ class Cameras:
         scale = np.diag([width / self.width, height / self.height, 1.0])
         return Cameras(self.world_from_camera, scale @ self.intrinsics, width, height)
 
+    def cropped(self, left: np.ndarray, top: np.ndarray, width: int, height: int) -> "Cameras":
+        """Windows of width x height pixels of the same pictures; left, top (N,): of each, pixels."""
+        intrinsics = self.intrinsics.copy()
+        intrinsics[:, 0, 2] -= left
+        intrinsics[:, 1, 2] -= top
+        return Cameras(self.world_from_camera, intrinsics, width, height)
+
     def transformed(self, scale: float, offset: np.ndarray) -> "Cameras":
         """The cameras after the world is mapped by x -> scale * x + offset (offset (3,))."""
         poses = self.world_from_camera.copy()

@@ -60,4 +60,6 @@ def levels_of(values: np.ndarray | EightBit) -> np.ndarray:
     """float 0..1 -> uint8, rounded; any shape."""
     if isinstance(values, EightBit):
         return values.levels
-    return np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+    steps = np.clip(values, 0.0, 1.0)
+    steps *= 255
+    return np.rint(steps, out=steps).astype(np.uint8)

@@ -214,20 +214,26 @@ def test_the_mesh_has_the_colours_of_gaussians_that_fit_the_views():
 
 def test_reading_the_grid_and_its_transpose_are_adjoint():
     random = np.random.default_rng(0)
-    grid, count = 16, 300
-    cell = (random.integers(0, grid - 1, count) * grid + random.integers(0, grid - 1, count)).astype(np.int32)
-    along, down = random.integers(0, 65536, (2, count)).astype(np.uint16)
-    pixel = random.permutation(400)[:count].astype(np.int32)
+    grid, side = 16, 20
+    shown = random.random((side, side)) < 0.75
+    row, column = np.nonzero(shown)
+    row = np.searchsorted(row, np.arange(side + 1)).astype(np.int32)
+    left, top = random.integers(0, grid - 1, (2, len(column))).astype(np.uint32)
+    along, down, red, green, blue = random.integers(0, 64, (5, len(column))).astype(np.uint32)
+    lookup = row, column.astype(np.uint16), (top * grid + left) << 12 | along << 6 | down
     change = random.standard_normal(grid * grid).astype(np.float32)
-    slope = random.standard_normal(400).astype(np.float32)
-    out, back = np.zeros(400, np.float32), np.zeros(grid * grid, np.float32)
-    _gather(change, grid, pixel, cell, along, down, np.zeros(count, np.uint16), out)
-    _scatter(slope, grid, pixel, cell, along, down, back)
-    assert float(slope @ out) == pytest.approx(float(back @ change), rel=1e-4)
-    # A grid that is linear in its columns is read exactly.
-    ramp = np.tile(np.arange(grid, dtype=np.float32), grid)
-    _gather(ramp, grid, pixel, cell, along, down, np.zeros(count, np.uint16), out)
-    np.testing.assert_allclose(out[pixel], cell % grid + along / 65535, atol=1e-5)
+    slope = random.standard_normal((side, side)).astype(np.float32)
+    black, out = np.zeros_like(left), np.zeros((side, side), np.float32)
+    back = np.zeros(grid * grid, np.float32)
+    _gather(change, grid, *lookup, black, 0, out)
+    _scatter(slope, grid, *lookup, back)
+    assert float((slope * out).sum()) == pytest.approx(float(back @ change), rel=1e-4)
+    # A grid that is linear in its columns is read exactly, and each colour from its own bits.
+    ramp, colors = np.tile(np.arange(grid, dtype=np.float32), grid), red << 20 | green << 10 | blue
+    for shift, color in ((20, red), (10, green), (0, blue)):
+        _gather(ramp, grid, *lookup, colors, shift, out)
+        np.testing.assert_allclose(out[shown], left + along / 63 + color / 1023, atol=1e-5)
+    assert (out[~shown] == 0).all()
 
 
 def test_the_fit_brings_a_wrong_texture_nearer_to_views_and_to_views_it_never_saw(ball):

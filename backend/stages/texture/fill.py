@@ -132,16 +132,14 @@ def bleed(texels: Texels, colors: np.ndarray, check: Callable[[], None]) -> np.n
     filled.ravel()[texels.index] = 1
     for _ in range(_RINGS):
         check()
-        atlas, filled = _grow(atlas, filled)
+        _grow(atlas, filled)
     check()
     return push_pull(atlas, filled)
 
 
-def _grow(atlas: np.ndarray, filled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One ring of texels more, each the mean of its filled neighbours."""
-    sums = cv2.boxFilter(np.dstack([atlas * filled[..., None], filled]), -1, (3, 3), normalize=False)
-    empty = filled == 0
-    total = np.where(empty, sums[..., 3], 1)
-    new = empty & (total > 0.5)
-    atlas = np.where(new[..., None], sums[..., :3] / np.maximum(total, 1)[..., None], atlas)
-    return atlas, np.where(new, np.float32(1), filled)
+def _grow(atlas: np.ndarray, filled: np.ndarray) -> None:
+    """One ring of texels more, each the mean of its filled neighbours; the others are 0 in `atlas`."""
+    neighbours = cv2.boxFilter(filled, -1, (3, 3), normalize=False)
+    new = (filled == 0) & (neighbours > 0.5)
+    atlas[new] = cv2.boxFilter(atlas, -1, (3, 3), normalize=False)[new] / neighbours[new][:, None]
+    filled[new] = 1

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.geometry.cameras import Cameras
 from backend.geometry.jit import kernel
 from backend.geometry.mesh_raster import rasterize_mesh
-from backend.geometry.mesh_render import over, render_mesh
+from backend.geometry.mesh_render import render_mesh
 from backend.geometry.parallel import for_bands, map_parallel
 from backend.geometry.perceptual import PerceptualNet
 from backend.geometry.perceptual_term import PerceptualTerm
@@ -29,65 +28,74 @@ BETAS = (0.9, 0.99)
 GRID = 1024
 """Cells a side of the change, at most; also at most two a pixel of the views."""
 _MARGIN = 8
+_RUN = 64
 _SOLID = 0.99
-_STEP = np.float32(1 / 65535)
-_WHITE = (1.0, 1.0, 1.0)
+_PART, _STEP = np.float32(1 / 63), np.float32(1 / 1023)
 
 
 @dataclass(frozen=True)
 class Lookup:
     """How one view's pixels read the grid: the rows of a sparse matrix.
 
-    window      (2,) slices of the picture that hold the object
-    pixel       (n,) int32 row-major place in the window
-    cell        (n,) int32 row-major place in the grid of the upper left of four cells
-    along, down (n,) uint16, in 65535ths, bilinear weights of the right and of the lower cells
-    colors      (3, n) uint16, in 65535ths, what the baked texture shows there
+    window  (2,) slices of the picture that hold the object
+    row     (h + 1,) int32, first pixel of each of the window's rows
+    column  (n,) uint16, place in its row
+    cell    (n,) uint32: bits 12 to 31 the row-major place in the grid of the upper left of four cells, 6 to
+            11 and 0 to 5 the bilinear weights of the right and of the lower cells, in 63rds
+    colors  (n,) uint32: what the baked texture shows there, in 1023rds: red in bits 20 to 29, then green,
+            then blue
 
-    In 16 bits, because those of all views are kept: the half of what a job of large views holds.
+    In 10 bytes a pixel, because those of all views are kept: of sixteen of 1024 pixels they are a tenth of
+    what the job holds. A 126th of a cell and a 2046th of a colour are less than the texture's 8 bits lose.
     """
 
     window: tuple[slice, slice]
-    pixel: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
     cell: np.ndarray
-    along: np.ndarray
-    down: np.ndarray
     colors: np.ndarray
 
 
 @kernel
-def _gather(change, grid, pixel, cell, along, down, colors, out):
-    """out (pixels,) <- colors + what `change` (grid^2,) shows at the lookup's pixels."""
-    for i in range(len(pixel)):
-        c, s, t = cell[i], np.float32(along[i]) * _STEP, np.float32(down[i]) * _STEP
-        upper = change[c] + s * (change[c + 1] - change[c])
-        lower = change[c + grid] + s * (change[c + grid + 1] - change[c + grid])
-        out[pixel[i]] = np.float32(colors[i]) * _STEP + upper + t * (lower - upper)
+def _gather(change, grid, row, column, cell, colors, shift, out):
+    """out (h, w) <- colours, those at bit `shift`, + what `change` (grid^2,) shows at the lookup's pixels."""
+    for y in range(len(row) - 1):
+        for i in range(row[y], row[y + 1]):
+            c = cell[i] >> 12
+            s, t = np.float32((cell[i] >> 6) & 63) * _PART, np.float32(cell[i] & 63) * _PART
+            upper = change[c] + s * (change[c + 1] - change[c])
+            lower = change[c + grid] + s * (change[c + grid + 1] - change[c + grid])
+            shown = np.float32((colors[i] >> shift) & 1023) * _STEP
+            out[y, column[i]] = shown + upper + t * (lower - upper)
 
 
 @kernel
-def _scatter(slope, grid, pixel, cell, along, down, out):
-    """The transpose: adds slope (pixels,) to out (grid^2,)."""
-    for i in range(len(pixel)):
-        c, s, t = cell[i], np.float32(along[i]) * _STEP, np.float32(down[i]) * _STEP
-        g = slope[pixel[i]]
-        low, high = g * t, g - g * t
-        out[c] += high - high * s
-        out[c + 1] += high * s
-        out[c + grid] += low - low * s
-        out[c + grid + 1] += low * s
+def _scatter(slope, grid, row, column, cell, out):
+    """The transpose: adds slope (h, w) to out (grid^2,)."""
+    for y in range(len(row) - 1):
+        for i in range(row[y], row[y + 1]):
+            c = cell[i] >> 12
+            s, t = np.float32((cell[i] >> 6) & 63) * _PART, np.float32(cell[i] & 63) * _PART
+            g = slope[y, column[i]]
+            low, high = g * t, g - g * t
+            out[c] += high - high * s
+            out[c + 1] += high * s
+            out[c + grid] += low - low * s
+            out[c + grid + 1] += low * s
 
 
 @kernel
-def _adam(value, slope, first, second, rate, beta1, beta2, nearness, epsilon, start, stop):
-    """Adam (Kingma and Ba 2015) on flat arrays; the slope is used up; nearness pulls the value to 0."""
+def _adam(runs, value, slope, first, second, rate, beta1, beta2, nearness, epsilon, start, stop):
+    """Adam (Kingma and Ba 2015) on runs start..stop of _RUN numbers each; the slope is used up; nearness
+    pulls the value to 0."""
     one = np.float32(1)
-    for i in range(start, stop):
-        g = slope[i] + nearness * value[i]
-        slope[i] = np.float32(0)
-        first[i] = beta1 * first[i] + (one - beta1) * g
-        second[i] = beta2 * second[i] + (one - beta2) * g * g
-        value[i] -= rate * first[i] / (np.sqrt(second[i]) + epsilon)
+    for run in range(start, stop):
+        for i in range(runs[run], min(runs[run] + _RUN, len(value))):
+            g = slope[i] + nearness * value[i]
+            slope[i] = np.float32(0)
+            first[i] = beta1 * first[i] + (one - beta1) * g
+            second[i] = beta2 * second[i] + (one - beta2) * g * g
+            value[i] -= rate * first[i] / (np.sqrt(second[i]) + epsilon)
 
 
 def optimise(
@@ -106,7 +114,7 @@ def optimise(
     steps = epochs * len(views)
     size = textured.texture.shape[0]
     grid = min(size, GRID, 2 * max(views.cameras.width, views.cameras.height))
-    lookups = map_parallel(lambda view: _lookup(textured, views, view, grid, context), range(len(views)))
+    lookups = [_lookup(textured, views, view, grid, context) for view in range(len(views))]
     term = None
     context.note(texture_perceptual=stlpips.present())
     if stlpips.present():
@@ -114,6 +122,7 @@ def optimise(
     weights = trust / max(float(trust.mean()), 1e-9)
     change = np.zeros((3, grid * grid), dtype=np.float32)
     slope, first, second = (np.zeros_like(change) for _ in range(3))
+    runs = _runs_read(lookups, grid)
     generator = np.random.default_rng(context.seed)
     order: list[int] = []
     errors = np.full((2, len(views)), np.nan)
@@ -122,17 +131,15 @@ def optimise(
         order = order or list(generator.permutation(len(views)))
         view = int(order.pop())
         lookup = lookups[view]
-        if not len(lookup.pixel):
+        if not len(lookup.column):
             continue
         target = _target(views, view, lookup.window)
         image = target.copy()
-        planes = image.reshape(4, -1)
 
-        def draw(k: int, planes=planes, lookup=lookup) -> None:
+        def draw(k: int, image=image, lookup=lookup) -> None:
             _gather(
-                change[k], grid, lookup.pixel, lookup.cell, lookup.along, lookup.down,
-                lookup.colors[k], planes[k],
-            )  # fmt: skip
+                change[k], grid, lookup.row, lookup.column, lookup.cell, lookup.colors, 20 - 10 * k, image[k]
+            )
 
         map_parallel(draw, range(3))
         squares, _, gradient = photometric_loss(image, target, objective.ssim, 0.0)
@@ -140,21 +147,20 @@ def optimise(
             _, other = term(image[:3], target[:3], step)
             gradient[:3] += np.float32(objective.perceptual) * other
         gradient *= np.float32(weights[view])
-        back = gradient.reshape(4, -1)
 
-        def scatter(k: int, back=back, lookup=lookup) -> None:
-            _scatter(back[k], grid, lookup.pixel, lookup.cell, lookup.along, lookup.down, slope[k])
+        def scatter(k: int, gradient=gradient, lookup=lookup) -> None:
+            _scatter(gradient[k], grid, lookup.row, lookup.column, lookup.cell, slope[k])
 
         map_parallel(scatter, range(3))
-        _step(change, slope, first, second, step, steps, objective)
-        errors[0 if step < len(views) else 1, view] = squares / (3 * len(lookup.pixel))
+        _step(runs, change, slope, first, second, step, steps, objective)
+        errors[0 if step < len(views) else 1, view] = squares / (3 * len(lookup.column))
     if np.isfinite(errors).any(axis=1).all():
         before, after = np.nanmean(errors, axis=1)
         context.note(texture_error_before=round(float(before), 6), texture_error_after=round(float(after), 6))
     return _changed(textured.texture, change.reshape(3, grid, grid))
 
 
-def _step(change, slope, first, second, step: int, steps: int, objective: Objective) -> None:
+def _step(runs, change, slope, first, second, step: int, steps: int, objective: Objective) -> None:
     """One step of Adam at a rate that falls to 0."""
     correction = np.sqrt(1 - BETAS[1] ** (step + 1)) / (1 - BETAS[0] ** (step + 1))
     rate = RATE * (1 - step / steps) * correction
@@ -162,62 +168,83 @@ def _step(change, slope, first, second, step: int, steps: int, objective: Object
     nearness = np.float32(2 * objective.nearness / len(flat[0]))
     for_bands(
         lambda start, stop: _adam(
-            *flat, np.float32(rate), np.float32(BETAS[0]), np.float32(BETAS[1]), nearness,
+            runs, *flat, np.float32(rate), np.float32(BETAS[0]), np.float32(BETAS[1]), nearness,
             np.float32(1e-9), start, stop,
         ),
-        len(flat[0]),
+        len(runs),
     )  # fmt: skip
+
+
+def _runs_read(lookups: list[Lookup], grid: int) -> np.ndarray:
+    """(R,) int64: where the runs of _RUN numbers of (3, grid^2) begin in which some view reads; the rest of
+    them never change."""
+    read = np.zeros(3 * grid * grid + _RUN, dtype=bool)
+    for lookup in lookups:
+        cell = (lookup.cell >> 12).astype(np.int64)
+        for corner in (0, 1, grid, grid + 1):
+            read[cell + corner] = True
+    plane = read[: grid * grid].copy()
+    read[grid * grid : 3 * grid * grid] = np.tile(plane, 2)
+    return _RUN * np.flatnonzero(read[: len(read) // _RUN * _RUN].reshape(-1, _RUN).any(axis=1))
 
 
 def _lookup(textured: TexturedMesh, views: Views, view: int, grid: int, context: StageContext) -> Lookup:
     """The pixels of a view that it and the mesh fill wholly."""
     context.check()
-    mesh, cameras = textured.mesh, views.cameras.take([view])
-    drawn = render_mesh(mesh.vertices, mesh.faces, textured.uvs, textured.texture, cameras)[0]
-    face, barycentric = _fragments(textured, cameras)
-    inside = (drawn[..., 3] >= 1) & (views.rgba[view, ..., 3] > _SOLID) & (face >= 0)
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if not len(rows):
-        nothing = np.zeros(0, dtype=np.int32)
-        blank = np.zeros(0, dtype=np.uint16)
-        return Lookup((slice(0, 1), slice(0, 1)), nothing, nothing, blank, blank, np.zeros((3, 0), np.uint16))
-    height, width = inside.shape
-    window = (
-        slice(max(rows[0] - _MARGIN, 0), min(rows[-1] + 1 + _MARGIN, height)),
-        slice(max(columns[0] - _MARGIN, 0), min(columns[-1] + 1 + _MARGIN, width)),
+    mesh, solid = textured.mesh, views.alpha[view] > _SOLID
+    whole = _window(solid)
+    left, top = np.array([whole[1].start]), np.array([whole[0].start])
+    solid = solid[whole]
+    camera = views.cameras.take([view]).cropped(left, top, solid.shape[1], solid.shape[0])
+    drawn = render_mesh(mesh.vertices, mesh.faces, textured.uvs, textured.texture, camera)[0]
+    hit = rasterize_mesh(
+        mesh.vertices, mesh.faces, camera.world_from_camera[0], camera.intrinsics[0], *solid.shape[::-1]
     )
-    uv = np.einsum("nk,nkc->nc", barycentric[inside], textured.uvs[face[inside]])
+    inside = (drawn[..., 3] >= 1) & solid & (hit.face >= 0)
+    window = _window(inside)
+    uv = np.einsum("nk,nkc->nc", hit.barycentric[inside], textured.uvs[hit.face[inside]])
     s = np.clip(uv[:, 0] * grid - 0.5, 0, grid - 1)
     t = np.clip((1 - uv[:, 1]) * grid - 0.5, 0, grid - 1)
-    left, top = np.minimum(s.astype(np.int32), grid - 2), np.minimum(t.astype(np.int32), grid - 2)
+    left, top = np.minimum(s.astype(np.uint32), grid - 2), np.minimum(t.astype(np.uint32), grid - 2)
+    cell = (top * np.uint32(grid) + left) << 12 | _in_steps(s - left, 63) << 6 | _in_steps(t - top, 63)
+    red, green, blue = _in_steps(drawn[..., :3][inside].T, 1023)
+    row, column = np.nonzero(inside[window])
     return Lookup(
-        window,
-        np.flatnonzero(inside[window]).astype(np.int32),
-        top * np.int32(grid) + left,
-        _in_steps(s - left),
-        _in_steps(t - top),
-        np.ascontiguousarray(_in_steps(drawn[..., :3][inside]).T),
+        tuple(
+            slice(w.start + part.start, w.start + part.stop) for w, part in zip(whole, window, strict=True)
+        ),
+        np.searchsorted(row, np.arange(window[0].stop - window[0].start + 1)).astype(np.int32),
+        column.astype(np.uint16),
+        cell,
+        red << 20 | green << 10 | blue,
     )
 
 
-def _in_steps(values: np.ndarray) -> np.ndarray:
-    """0..1 in 65535ths, uint16."""
-    return np.rint(values * np.float32(65535)).clip(0, 65535).astype(np.uint16)
+def _window(shown: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of a picture (H, W) bool that hold all it shows, and _MARGIN more; not empty."""
+    spans = []
+    for axis in (1, 0):
+        places = np.flatnonzero(shown.any(axis=axis))
+        low, high = (places[0], places[-1] + 1) if len(places) else (0, 1)
+        spans.append(slice(max(low - _MARGIN, 0), min(high + _MARGIN, shown.shape[1 - axis])))
+    return spans[0], spans[1]
 
 
-def _fragments(textured: TexturedMesh, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    mesh = textured.mesh
-    hit = rasterize_mesh(
-        mesh.vertices, mesh.faces, cameras.world_from_camera[0], cameras.intrinsics[0],
-        cameras.width, cameras.height,
-    )  # fmt: skip
-    return hit.face, hit.barycentric
+def _in_steps(values: np.ndarray, steps: int) -> np.ndarray:
+    """0..1 in `steps` steps, uint32."""
+    return np.rint(values * np.float32(steps)).clip(0, steps).astype(np.uint32)
 
 
 def _target(views: Views, view: int, window: tuple[slice, slice]) -> np.ndarray:
     """(4, h, w) float32: the view over white, and alpha."""
     rgba = views.rgba[view, window[0], window[1]]
-    return np.ascontiguousarray(np.dstack([over(rgba, _WHITE), rgba[..., 3]]).transpose(2, 0, 1), np.float32)
+    planes = np.empty((4, *rgba.shape[:2]), dtype=np.float32)
+    planes[3] = rgba[..., 3]
+    clear = 1 - planes[3]
+    for channel in range(3):
+        np.multiply(rgba[..., channel], planes[3], out=planes[channel])
+        planes[channel] += clear
+    return planes
 
 
 def _changed(texture: np.ndarray, change: np.ndarray) -> np.ndarray:

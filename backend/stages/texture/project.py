@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from backend.geometry.eight_bit import EightBit
 from backend.geometry.looks import LOOKS
 from backend.geometry.mesh_render import over, render_mesh
 from backend.geometry.photometric import psnr
 from backend.pipeline.options import TextureOptions
 from backend.pipeline.stage import StageContext
-from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views, quantize
+from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views
 from backend.stages.texture.atlas import Texels, lay_out_texels, unwrap
 from backend.stages.texture.fill import bleed, fill_unseen
 from backend.stages.texture.levelling import SAMPLES, level_views
@@ -57,12 +58,12 @@ class ProjectTexture:
         progress("Filling what no view sees")
         colors = fill_unseen(mesh, texels, colors[:, :3], seen, context.check)
         progress("Finishing the texture")
-        texture = quantize(bleed(texels, colors, context.check)).astype(np.float32) / 255
+        texture = EightBit.of(bleed(texels, colors, context.check))[...]
         textured = TexturedMesh(mesh, uvs, texture)
         del texels, colors, seen  # a fifth of what the job holds
         if options.optimise:
-            texture = quantize(optimise(textured, views, view_scales(views), context))
-            textured = replace(textured, texture=texture.astype(np.float32) / 255)
+            texture = EightBit.of(optimise(textured, views, view_scales(views), context))
+            textured = replace(textured, texture=texture[...])
         context.check()
         context.note(charts=charts, **front_facts(textured, views))
         progress("Texture ready")

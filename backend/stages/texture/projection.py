@@ -7,7 +7,7 @@ import numpy as np
 from backend.geometry.jit import inline_kernel, kernel
 from backend.geometry.parallel import for_bands
 from backend.stages.texture.atlas import Texels
-from backend.stages.texture.sources import DEPTH_TOLERANCE, NOTHING, Sources
+from backend.stages.texture.sources import DEPTH_TOLERANCE, LOW_SHRINK, NOTHING, Sources
 
 POWERS = (2.0, 8.0)
 FRONT_POWERS = (2.0, 3.0)
@@ -23,6 +23,7 @@ _CHUNK = 200_000
 _SHIFT = np.float32(0.5)
 _LEAST_COSINE = np.float32(0.02)
 _ONE, _ZERO, _BYTE = np.float32(1), np.float32(0), np.float32(1 / 255)
+_LOW = np.float32(1 / LOW_SHRINK)
 
 
 @inline_kernel
@@ -63,8 +64,8 @@ def _look(px, py, pz, normal, view, colors, low, depth, ranges, matrices, centre
     if trust <= _ZERO:
         return _ZERO, _ZERO
     low_height, low_width = low.shape[1], low.shape[2]
-    s = min(max(x * np.float32(low_width / width) - _SHIFT, _ZERO), np.float32(low_width - 1))
-    t = min(max(y * np.float32(low_height / height) - _SHIFT, _ZERO), np.float32(low_height - 1))
+    s = min(max(x * _LOW - _SHIFT, _ZERO), np.float32(low_width - 1))
+    t = min(max(y * _LOW - _SHIFT, _ZERO), np.float32(low_height - 1))
     s0, t0 = int(s), int(t)
     s1, t1 = min(s0 + 1, low_width - 1), min(t0 + 1, low_height - 1)
     fs, ft = s - s0, t - t0

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from backend.geometry.cameras import Cameras
+from backend.geometry.eight_bit import EightBit
 from backend.geometry.mesh_raster import rasterize_mesh
 from backend.geometry.parallel import map_parallel
 from backend.pipeline.values import Mesh, Views
@@ -23,14 +24,49 @@ DEPTH_TOLERANCE = 2e-3
 LOW_SHRINK = 4
 """The low band is kept at this part of the size: its blur is wider than four pixels from 400 up."""
 _LARGE = 768
-"""Pixels: larger views are prepared one after another, each with 50 MiB of pictures that are then dropped."""
+"""Pixels: larger views are prepared one after another, each with 30 MiB of pictures that are then dropped."""
+_MARGIN = 3
+"""Of such blurs around the object."""
 NOTHING = 65535
 """Depth where the mesh is not."""
 
 
 @dataclass(frozen=True)
+class Windows:
+    """The part of each view that shows the object, of one size for all: nothing else is prepared.
+
+    left, top  (N,) int64, pixels of the view
+    """
+
+    left: np.ndarray
+    top: np.ndarray
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, alpha: np.ndarray | EightBit, margin: int) -> "Windows":
+        """Around what is not clear in alpha (N, H, W), with `margin` pixels more where the view has them."""
+        boxes = np.array([[_span((view > 0).any(axis=axis), margin) for axis in (1, 0)] for view in alpha])
+        size = (boxes[..., 1] - boxes[..., 0]).max(axis=0)
+        top, left = np.minimum(boxes[..., 0], np.array(alpha.shape[1:]) - size).T
+        return cls(left, top, int(size[1]), int(size[0]))
+
+    def part(self, view: int) -> tuple[int, slice, slice]:
+        """Index of this window in pictures (N, H, W, ...)."""
+        top, left = self.top[view], self.left[view]
+        return view, slice(top, top + self.height), slice(left, left + self.width)
+
+
+def _span(shown: np.ndarray, margin: int) -> tuple[int, int]:
+    """First place and the one after the last where `shown` (n,), widened by `margin`."""
+    places = np.flatnonzero(shown)
+    low, high = (places[0], places[-1] + 1) if len(places) else (0, 1)
+    return max(low - margin, 0), min(high + margin, len(shown))
+
+
+@dataclass(frozen=True)
 class Sources:
-    """All views, ready to be projected; some 8 MiB a view of 1024 pixels.
+    """Windows of all views, ready to be projected; some 3 to 8 MiB a view of 1024 pixels.
 
     colors    (N, H, W, 4) uint8: colour, defined beyond the silhouette too; trust, 0 outside and at
               silhouettes and occlusion edges, 255 inside
@@ -54,9 +90,12 @@ class Sources:
 
 def prepare_sources(mesh: Mesh, views: Views, on_view: Callable[[int], None]) -> Sources:
     """Everything that `projection` samples; `on_view(i)` is called before view i, from several threads."""
-    count, height, width = views.rgba.shape[:3]
+    count, full = len(views), views.rgba.shape[2]
     extent = float(np.ptp(mesh.vertices, axis=0).max())
-    fine = depth_oversampling(width)
+    fine, sigma = depth_oversampling(full), LOW_BAND_SIGMA * full
+    windows = Windows.of(views.alpha, round(_MARGIN * sigma))
+    width, height = windows.width, windows.height
+    cameras = views.cameras.cropped(windows.left, windows.top, width, height)
     colors = np.empty((count, height, width, 4), dtype=np.uint8)
     low = np.empty((count, -(-height // LOW_SHRINK), -(-width // LOW_SHRINK), 3), dtype=np.float32)
     depth = np.empty((count, fine * height, fine * width), dtype=np.uint16)
@@ -64,25 +103,25 @@ def prepare_sources(mesh: Mesh, views: Views, on_view: Callable[[int], None]) ->
 
     def prepare(view: int) -> None:
         on_view(view)
-        exact = render_depth(mesh, views.cameras, view, fine)
+        part = windows.part(view)
+        exact = render_depth(mesh, cameras, view, fine)
         depth[view], ranges[view] = quantize_depth(exact)
-        trust = trust_map(views.rgba[view, ..., 3], exact, extent)
+        trust = trust_map(views.alpha[part], exact, extent, EDGE_RAMP * fine * full)
         del exact
         if views.pixel_confidence is not None:
-            trust *= views.pixel_confidence[view]
+            trust *= views.pixel_confidence[part]
         colors[view, ..., 3] = np.rint(255 * trust)
-        picture = spread_color(views.rgba[view])
-        low[view] = low_band(picture)
+        picture = spread_color(views.rgba[part])
+        low[view] = low_band(picture, sigma)
         np.clip(picture, 0, 1, out=picture)
         picture *= 255
         colors[view, ..., :3] = np.rint(picture, out=picture)
 
-    if max(width, height) > _LARGE:
+    if full > _LARGE:
         for view in range(count):
             prepare(view)
     else:
         map_parallel(prepare, range(count))
-    cameras = views.cameras
     matrices = cameras.intrinsics @ cameras.camera_from_world[:, :3]
     return Sources(
         colors, low, depth, ranges, matrices.astype(np.float32), cameras.centres.astype(np.float32)
@@ -105,15 +144,15 @@ def spread_color(rgba: np.ndarray) -> np.ndarray:
     return push_pull(colors, weight)
 
 
-def low_band(picture: np.ndarray) -> np.ndarray:
-    """(h, w, 3) float32: the picture (H, W, 3) blurred, a sample every LOW_SHRINK pixels."""
+def low_band(picture: np.ndarray, sigma: float) -> np.ndarray:
+    """(h, w, 3) float32: the picture (H, W, 3) blurred by `sigma` pixels, a sample every LOW_SHRINK."""
     height, width = picture.shape[:2]
     right, below = -width % LOW_SHRINK, -height % LOW_SHRINK
     padded = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE)
     size = ((width + right) // LOW_SHRINK, (height + below) // LOW_SHRINK)
     small = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
     # Averaging over LOW_SHRINK pixels is itself a blur, of variance (LOW_SHRINK^2 - 1) / 12.
-    variance = (LOW_BAND_SIGMA * width) ** 2 - (LOW_SHRINK**2 - 1) / 12
+    variance = sigma**2 - (LOW_SHRINK**2 - 1) / 12
     return cv2.GaussianBlur(small, (0, 0), np.sqrt(max(variance, 0.25)) / LOW_SHRINK)
 
 
@@ -141,15 +180,16 @@ def quantize_depth(depth: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
     return np.where(hit, steps, NOTHING).astype(np.uint16), (near, step)
 
 
-def trust_map(alpha: np.ndarray, depth: np.ndarray, extent: float) -> np.ndarray:
-    """(H, W) float32 0..1: 0 outside the cut-out (alpha) and at edges of the depth, 1 well inside."""
+def trust_map(alpha: np.ndarray, depth: np.ndarray, extent: float, reach: float) -> np.ndarray:
+    """(H, W) float32 0..1: 0 outside the cut-out (alpha) and at edges of the depth, 1 from `reach` of its
+    samples inside."""
     height, width = alpha.shape
     inside = (alpha >= 0.5).astype(np.uint8)
     edges = occlusion_edges(depth, extent)
     fine = cv2.resize(inside, edges.shape[::-1], interpolation=cv2.INTER_NEAREST) & ~edges & 1
     distance = cv2.distanceTransform(fine, cv2.DIST_L2, 3)
     distance = cv2.resize(distance, (width, height), interpolation=cv2.INTER_AREA)
-    ramp = np.clip(distance / (depth.shape[1] * EDGE_RAMP), 0, 1)
+    ramp = np.clip(distance / reach, 0, 1)
     return (ramp * ramp * (3 - 2 * ramp) * inside).astype(np.float32)
 
 
