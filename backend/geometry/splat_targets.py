@@ -1,7 +1,9 @@
-"""What Gaussians are fitted to: pictures over white, cropped to the object, each with its crop's camera."""
+"""What Gaussians are fitted to: pictures over white, cropped to the object, each with its crop's camera,
+weighted by confidence."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -12,6 +14,15 @@ from backend.geometry.parallel import map_parallel
 WHITE = np.ones(3, dtype=np.float32)
 _MARGIN = 16
 """Pixels kept around the object: three times the SSIM window's reach, so a spill is seen and punished."""
+
+
+class ViewArrays(Protocol):
+    """`Views`, or the like: pictures, cameras, how far they are trusted."""
+
+    rgba: np.ndarray | EightBit
+    cameras: Cameras
+    confidence: np.ndarray
+    pixel_confidence: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -123,3 +134,50 @@ def crop_target(
         counts,
         view,
     )
+
+
+def pixel_weights(
+    views: ViewArrays, width: int, height: int, check: Callable[[], None] = lambda: None
+) -> np.ndarray | None:
+    """(N, height, width) float32: confidence of views times that of pixels, over its mean on the object.
+
+    None where all are alike. ReconX's equation 7 multiplies each frame's error with its map of confidence;
+    dividing by the mean leaves the learning rates and the other terms of a loss what they are.
+    """
+    weights, count = views.confidence, len(views.rgba)
+    if views.pixel_confidence is None and np.ptp(weights) == 0:
+        return None
+    object_pixels = np.stack([views.rgba[view, ..., 3] >= 0.5 for view in range(count)])
+    if views.pixel_confidence is None:
+        mean = np.average(weights, weights=object_pixels.sum(axis=(1, 2)) + 1e-9)
+        return np.broadcast_to(
+            (weights / max(mean, 1e-9)).astype(np.float32)[:, None, None], (count, height, width)
+        )
+    import cv2
+
+    weights = views.pixel_confidence * weights[:, None, None]
+    mean = weights[object_pixels].mean() if object_pixels.any() else 1.0
+    result = np.empty((count, height, width), dtype=np.float32)
+    for i, view in enumerate(weights):
+        check()
+        result[i] = cv2.resize(view, (width, height), interpolation=cv2.INTER_AREA)
+    return result / np.float32(max(mean, 1e-9))
+
+
+def make_targets(views: ViewArrays, size: int, check: Callable[[], None] = lambda: None) -> list[Target]:
+    """The views at `size`, one Target each; views that show nothing are left out.
+
+    `check` is called before each view, from several threads.
+    """
+    width, height = resized_shape(views.cameras.width, views.cameras.height, size)
+    cameras = views.cameras.resized(width, height)
+    weights = pixel_weights(views, width, height, check)
+
+    def target(view: int) -> Target | None:
+        check()
+        rgba = views.rgba[view]
+        shown = rgba[..., 3] > 0.5 / 255
+        counts = None if weights is None else weights[view]
+        return crop_target(resize_view(rgba, size), cameras, view, shown, counts)
+
+    return [one for one in map_parallel(target, range(len(views.rgba))) if one is not None]

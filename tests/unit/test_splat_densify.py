@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from backend.geometry.splat_adam import Adam
 from backend.geometry.splat_parameters import Raw
 from backend.geometry.splat_raster import Gaussians, render_gaussians
-from backend.geometry.splat_targets import Target
+from backend.geometry.splat_targets import Target, make_targets
 from backend.pipeline.stage import StageContext
 from backend.stages.splats.densify import densifier
 from backend.stages.splats.divide import Classic, picture_pull
@@ -17,7 +17,6 @@ from backend.stages.splats.fit import fit
 from backend.stages.splats.init import start_on_hull
 from backend.stages.splats.mcmc import Mcmc, relocated
 from backend.stages.splats.strategy import Keep
-from backend.stages.splats.targets import make_targets
 from tests.unit.test_splat_fit import OPTIONS, _ball, _context
 from tests.unit.test_splat_raster import _camera, _scene
 

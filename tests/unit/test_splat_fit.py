@@ -20,14 +20,13 @@ from backend.geometry.parallel import _pool
 from backend.geometry.rasterize import rasterize
 from backend.geometry.splat_parameters import prune
 from backend.geometry.splat_raster import Gaussians
-from backend.geometry.splat_targets import resize_views
+from backend.geometry.splat_targets import make_targets, resize_views
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Views
 from backend.stages.splats import run
 from backend.stages.splats.cpu import CpuSplats
 from backend.stages.splats.init import colors_from_views, sample_surface, start_on_hull
-from backend.stages.splats.targets import make_targets
 from shared_protocol.errors import Cancelled, InvalidInput, StageFailed
 
 OPTIONS = SplatsOptions(gaussians=1500, steps=60, size=80)

@@ -8,14 +8,13 @@ import pytest
 from backend.geometry.splat_adam import Adam
 from backend.geometry.splat_parameters import PUBLISHED, Rates, Raw, scene_extent
 from backend.geometry.splat_raster import Gaussians, render_gaussians
-from backend.geometry.splat_targets import Target
+from backend.geometry.splat_targets import Target, make_targets
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.stages.splats.divide import Published
 from backend.stages.splats.fit import fit
 from backend.stages.splats.init import neighbour_distances, start_on_hull
 from backend.stages.splats.strategy import Keep
-from backend.stages.splats.targets import make_targets
 from shared_protocol.errors import StageFailed
 from tests.unit.test_splat_fit import OPTIONS, _ball, _context
 from tests.unit.test_splat_raster import NAMES, _camera, _relative_error, _scene

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from backend.geometry.rasterize import rasterize
+from backend.geometry.splat_targets import make_targets, pixel_weights
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Views
 from backend.stages.splats import run
 from backend.stages.splats.fit import held_out_targets
 from backend.stages.splats.schedule import Schedule
-from backend.stages.splats.targets import SMALLEST_HALF, half_targets, make_targets, pixel_weights
+from backend.stages.splats.targets import SMALLEST_HALF, half_targets
 from shared_protocol.errors import InvalidInput
 from tests.unit.test_splat_fit import OPTIONS, _ball, _context
 

@@ -15,13 +15,14 @@ from backend.geometry.harmonics import harmonics_from_color
 from backend.geometry.looks import look_cameras
 from backend.geometry.mesh_raster import rasterize_mesh
 from backend.geometry.mesh_render import render_mesh
+from backend.geometry.parallel import map_parallel
 from backend.geometry.photometric import photometric_loss
 from backend.geometry.rotations import quaternions_to_axis_z
 from backend.geometry.splat_adam import Adam
 from backend.geometry.splat_parameters import Rates, Raw, chain, prune
 from backend.geometry.splat_raster import Gaussians, render_gaussians
 from backend.geometry.splat_share import view_shares
-from backend.geometry.splat_targets import WHITE, Target, crop_target, resize_views
+from backend.geometry.splat_targets import WHITE, Target, crop_target, make_targets
 from backend.geometry.surface_lookup import SurfaceLookup
 from backend.pipeline.options import ExportOptions
 from backend.pipeline.stage import StageContext
@@ -84,15 +85,7 @@ def settled(
     told = what_views_tell(textured, views, context)
     moved, away, new = cover(splats, textured, views, told, context)
     looks = look_targets(textured, views, told, options.settle_size, context)
-    rgba = resize_views(views.rgba, options.settle_size, context.check)
-    cameras = views.cameras.resized(rgba.shape[2], rgba.shape[1])
-    trust = views.confidence / max(float(views.confidence.mean()), 1e-9)
-    plain = np.ptp(views.confidence) == 0 and views.pixel_confidence is None
-    targets = []
-    for view in range(len(views)):
-        weights = None if plain else _pixel_weights(views, view, trust[view], rgba.shape[1:3])
-        target = crop_target(rgba[view], cameras, view, views.rgba[view, ..., 3] > 0.5 / 255, weights)
-        targets += [] if target is None else [target]
+    targets = make_targets(views, options.settle_size, context.check)
     extent = float(np.ptp(textured.mesh.vertices, axis=0).max())
     fitted = fit(moved, targets, looks, extent, splats.antialiased, options.settle_steps, context)
     result = Splats(**vars(fitted), antialiased=splats.antialiased, corrections=splats.corrections)
@@ -181,22 +174,16 @@ def look_targets(
     """Pictures of the mesh from LOOKS, with the lens and distance of the views, weighted by what is new."""
     mesh = textured.mesh
     cameras = look_cameras(mesh.vertices, views.cameras, size)
-    pictures = render_mesh(
-        mesh.vertices,
-        mesh.faces,
-        textured.uvs,
-        textured.texture,
-        cameras,
-        on_view=lambda view: context.check(),
-    )
-    targets = []
-    for view in range(len(cameras)):
+
+    def target(view: int) -> Target | None:
         context.check()
+        camera = cameras.take([view])
+        picture = render_mesh(mesh.vertices, mesh.faces, textured.uvs, textured.texture, camera)[0]
         face = _faces_in(mesh, cameras, view)
         weights = np.where(face < 0, BESIDE, np.where(told.seen[face], SEEN, 1.0)).astype(np.float32)
-        target = crop_target(pictures[view], cameras, view, pictures[view, ..., 3] > 0, weights)
-        targets += [] if target is None else [target]
-    return targets
+        return crop_target(picture, cameras, view, picture[..., 3] > 0, weights)
+
+    return [one for one in map_parallel(target, range(len(cameras))) if one is not None]
 
 
 def fit(
@@ -265,15 +252,6 @@ def _apart(drawn: Gaussians, target: Target, antialiased: bool, context: StageCo
     either = (target.planes[3] > 0) | (image[3] > 0.05)
     difference = np.abs(color - target.planes[:3])[:, either]
     return -10 * np.log10(max(error, 1e-10)), float(difference.mean()) if either.any() else 0.0
-
-
-def _pixel_weights(views: Views, view: int, trust: float, shape: tuple[int, int]) -> np.ndarray:
-    if views.pixel_confidence is None:
-        return np.full(shape, trust, dtype=np.float32)
-    import cv2
-
-    weights = trust * views.pixel_confidence[view].astype(np.float32)
-    return cv2.resize(weights, shape[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _face_normals(corners: np.ndarray) -> np.ndarray:

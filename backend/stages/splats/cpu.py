@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from backend.geometry.splat_parameters import prune
-from backend.geometry.splat_targets import Target
+from backend.geometry.splat_targets import Target, make_targets
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, ViewCorrections, Views
@@ -13,7 +13,7 @@ from backend.stages.splats.camera_refine import Corrections, settle
 from backend.stages.splats.fit import fit
 from backend.stages.splats.init import Start, start_on_hull
 from backend.stages.splats.perceptual import load_term
-from backend.stages.splats.targets import half_targets, make_targets
+from backend.stages.splats.targets import half_targets
 
 _ROUGH = 0.5
 """Steps of the first fit that refines cameras, next to the fit itself."""

@@ -9,7 +9,7 @@ from backend.geometry.photometric_torch import ssim
 from backend.geometry.splat_gsplat import draw, require_cuda
 from backend.geometry.splat_parameters import Rates, Raw, prune, rates_called
 from backend.geometry.splat_raster import Gaussians
-from backend.geometry.splat_targets import WHITE, Target
+from backend.geometry.splat_targets import WHITE, Target, make_targets
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, Views
@@ -18,7 +18,7 @@ from backend.stages.splats.init import Start, start_on_hull
 from backend.stages.splats.learned import Drawn, Learned, Pull
 from backend.stages.splats.perceptual import NETS, load_torch_term
 from backend.stages.splats.schedule import Schedule
-from backend.stages.splats.targets import half_targets, make_targets
+from backend.stages.splats.targets import half_targets
 from shared_protocol.errors import OutOfMemory
 
 if TYPE_CHECKING:
