@@ -37,8 +37,9 @@ _TORCH = re.compile(r"orrery\[models\]")
 _PAGE = re.compile(r"https://\S+[^\s.,)]")
 
 
-def of_error(error: OrreryError, job: str = "") -> list[Fix]:
-    """The buttons beside an error, the likeliest first; job: the one that failed, "" for none."""
+def of_error(error: OrreryError, job: str = "", retry: bool = False) -> list[Fix]:
+    """The buttons beside an error, the likeliest first; job: the one that failed, "" for none; retry: its
+    pictures are here."""
     text = f"{error.found} {error.remedy}"
     found: list[Fix] = []
     if error.code == "not_reachable":
@@ -60,9 +61,9 @@ def of_error(error: OrreryError, job: str = "") -> list[Fix]:
         found = [replace(LOG, properties={"job": job}) if job else LOG]
     if error.details.get("log") and all(fix.operator != LOG.operator for fix in found):
         found.append(LOG)
-    if job and error.code in OF_THE_PICTURE:
+    if retry and error.code in OF_THE_PICTURE:
         found.append(Fix("Change and Retry", "orrery.retry_with_changes", "GREASEPENCIL", {"job": job}))
-    elif job:
+    elif retry:
         coarser = {"job": job, "quality": "draft"} if error.code == "out_of_memory" else {"job": job}
         label = "Retry as Draft" if error.code == "out_of_memory" else "Retry"
         found.append(Fix(label, "orrery.retry", "LOOP_BACK", coarser))

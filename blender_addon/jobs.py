@@ -77,7 +77,7 @@ class Job:
     position     in the queue, 0 is next, -1 unknown
     previews     name -> its pictures, the newest last
     offered      found again from an earlier Blender: its result is not imported by itself
-    seen         the user has been told of that result
+    seen         the user has been told of its result or error, and closed that box
     fraction_received  0..1 of the result's bytes
     folder       where the result's files lie, once received
     """

@@ -65,7 +65,7 @@ class OrreryPreferences(bpy.types.AddonPreferences):
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
-        layout.use_property_split = True
+        layout.use_property_split, layout.use_property_decorate = True, False
         layout.prop(self, "backend_folder")
         layout.prop(self, "torch")
         row = layout.row(align=True)

@@ -32,6 +32,9 @@ WORK_SECONDS = 0.003
 
 BUSY_INTERVAL, IDLE_INTERVAL, IMPORT_INTERVAL = 0.1, 0.5, 0.01
 
+SHOWN_JOBS = 12
+"""Of the history, and so many more each time *Show Older* is pressed."""
+
 KEPT_CHANGES = {"state", "error", "warnings", "inputs", "stage_seconds", "reused"}
 """A change of one of these is written to the history."""
 
@@ -45,6 +48,7 @@ class Session:
         self.frames = FrameLog()
         self.installer = Installer()
         self.logs: dict[str, str] = {}
+        self.shown = SHOWN_JOBS
         self.importing: ImportTask | None = None
         self._changed: set[str] = set()
 
@@ -78,7 +82,7 @@ class Session:
 
     def fetch(self, job: Job) -> None:
         """Follow a job that the backend has, to its result."""
-        job.state, job.error = State.QUEUED, None
+        job.state, job.error, job.seen = State.QUEUED, None, False
         self.jobs.error = None
         self.client.adopt(place(), job.id)
 
@@ -94,8 +98,8 @@ class Session:
         job.state = State.CANCELLING
         self.client.cancel(job.id)
 
-    def leave_offered(self, job: Job) -> None:
-        """Speak no more of this result; the history keeps it."""
+    def told(self, job: Job) -> None:
+        """Speak no more of what became of this job; the history does."""
         job.seen = True
         self._keep(job)
 

@@ -22,7 +22,12 @@ from .inputs import (
     ORRERY_OT_paste_image,
     ORRERY_OT_render_viewport,
 )
-from .look import ORRERY_OT_save_frame_times, ORRERY_OT_show_log, ORRERY_OT_show_preferences
+from .look import (
+    ORRERY_OT_save_frame_times,
+    ORRERY_OT_show_log,
+    ORRERY_OT_show_older,
+    ORRERY_OT_show_preferences,
+)
 from .queue import ORRERY_OT_move_first, ORRERY_OT_pause
 from .retry import ORRERY_OT_rerun, ORRERY_OT_retry, ORRERY_OT_retry_with_changes
 from .show_result import ORRERY_OT_show_result
@@ -52,6 +57,7 @@ CLASSES = (
     ORRERY_OT_choose_engine,
     ORRERY_OT_dismiss,
     ORRERY_OT_show_log,
+    ORRERY_OT_show_older,
     ORRERY_OT_show_preferences,
     ORRERY_OT_save_frame_times,
     ORRERY_OT_show_result,

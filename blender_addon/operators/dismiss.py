@@ -17,10 +17,8 @@ class ORRERY_OT_dismiss(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         current = session.current()
         job = current.jobs.jobs.get(self.job)
-        if job is not None and job.error is None:
-            current.leave_offered(job)
-        elif job is not None:
-            job.error = None
+        if job is not None:
+            current.told(job)
         elif current.installer.error is not None:
             current.installer.error = None
         elif current.jobs.error is not None:

@@ -1,4 +1,4 @@
-"""Logs, preferences and frame times."""
+"""Logs, older jobs, preferences and frame times."""
 
 import time
 from pathlib import Path
@@ -84,6 +84,18 @@ def _open_window(block: bpy.types.Text) -> None:
     first = max(len(block.lines) - SHOWN_LINES, 0)
     block.cursor_set(first)  # the view follows the cursor, which is left behind the last line
     area.spaces.active.top = first
+
+
+class ORRERY_OT_show_older(bpy.types.Operator):
+    """Show more of the history"""
+
+    bl_idname = "orrery.show_older"
+    bl_label = "Show Older"
+    bl_options = {"INTERNAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        session.current().shown += session.SHOWN_JOBS
+        return {"FINISHED"}
 
 
 class ORRERY_OT_show_preferences(bpy.types.Operator):

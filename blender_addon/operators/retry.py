@@ -73,7 +73,7 @@ class ORRERY_OT_retry(_OfInputs, bpy.types.Operator):
         job = self.found()
         if job is None:
             return {"CANCELLED"}
-        job.error = None
+        job.seen = True
         submit_again(job, {}, job.seed, self.quality)
         return {"FINISHED"}
 
@@ -136,7 +136,7 @@ class ORRERY_OT_rerun(_OfInputs, bpy.types.Operator):
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
-        layout.use_property_split = True
+        layout.use_property_split, layout.use_property_decorate = True, False
         layout.prop(self, "stage")
         if self.stage == "start":
             layout.prop(self, "seed")

@@ -7,7 +7,16 @@ from ..backend_install import Installer, installed
 from ..jobs import JobList, Link
 from ..manifest import version
 from ..preferences import preferences
-from .words import CATEGORY, LINK_ICONS, error_box, fix_buttons, paragraph, sentence
+from .words import (
+    CATEGORY,
+    LINK_ICONS,
+    beside,
+    error_box,
+    fix_buttons,
+    narrow,
+    paragraph,
+    sentence,
+)
 
 SHOWN_LINES = 3
 
@@ -28,7 +37,7 @@ class ORRERY_PT_backend(bpy.types.Panel):
             return
         jobs = current.jobs
         layout.label(text=jobs.link.value.capitalize(), icon=LINK_ICONS[jobs.link])
-        row = layout.row(align=True)
+        row = beside(layout)
         if jobs.host:
             row.operator("orrery.disconnect", icon="UNLINKED")
         else:
@@ -41,13 +50,11 @@ class ORRERY_PT_backend(bpy.types.Panel):
         box.label(text="Installed" if whole else "Not installed here", icon="PACKAGE")
         chosen = preferences(context)
         if isinstance(chosen, bpy.types.AddonPreferences):
-            row = box.split(factor=0.3)
-            row.label(text="Torch")
+            row = _labelled(box, "Torch")
             row.row().prop(chosen, "torch", expand=True)
-            row = box.split(factor=0.3)
-            row.label(text="Folder")
+            row = _labelled(box, "Folder")
             row.prop(chosen, "backend_folder", text="", placeholder="Blender's user folder")
-        row = box.row(align=True)
+        row = beside(box)
         row.operator("orrery.install_backend", text="Update" if whole else "Install", icon="IMPORT")
         row.operator("orrery.repair_backend")
         row.operator("orrery.remove_backend", icon="TRASH")
@@ -65,6 +72,13 @@ class ORRERY_PT_backend(bpy.types.Panel):
             box.label(text=f"Longest turn {1000 * seconds:.1f} ms ({what})", icon="TIME")
             box.label(text=f"{current.frames.over()} of {len(current.frames.ticks)} over 16 ms")
             box.operator("orrery.save_frame_times")
+
+
+def _labelled(layout: bpy.types.UILayout, text: str) -> bpy.types.UILayout:
+    """Where to put a field with a label before it, or above it where there is no room."""
+    row = layout.column(align=True) if narrow() else layout.split(factor=0.3)
+    row.label(text=text)
+    return row
 
 
 def draw_installer(layout: bpy.types.UILayout, installer: Installer) -> None:
@@ -86,7 +100,7 @@ def draw_installer(layout: bpy.types.UILayout, installer: Installer) -> None:
 def _draw_versions(layout: bpy.types.UILayout, jobs: JobList) -> None:
     if jobs.link is not Link.READY:
         return
-    layout.label(text=jobs.server)
+    paragraph(layout, jobs.server)
     if jobs.version and jobs.version != version():
         box = layout.box()
         words = f"The add-on is version {version()}, the backend {jobs.version}."

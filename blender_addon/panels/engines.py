@@ -8,7 +8,7 @@ import bpy
 from .. import session
 from ..fixes import of_remedy
 from ..properties import AUTO, STAGE_LABELS, STAGES, settings
-from .words import CATEGORY, fix_buttons, paragraph
+from .words import CATEGORY, fix_buttons, narrow, paragraph
 
 
 class ORRERY_PT_engines(bpy.types.Panel):
@@ -30,7 +30,7 @@ class ORRERY_PT_engines(bpy.types.Panel):
             return
         chosen = settings(context)
         for stage in STAGES:
-            row = layout.split(factor=0.42)
+            row = layout.split(factor=0.5 if narrow() else 0.42)
             row.label(text=STAGE_LABELS[stage])
             name = getattr(chosen, f"engine_{stage}")
             row.menu(f"ORRERY_MT_engine_{stage}", text="Automatic" if name == AUTO else name)

@@ -8,7 +8,7 @@ from ..jobs import Job, JobList, Link, State
 from ..properties import settings
 from .backend import draw_installer
 from .queue import draw_queue
-from .words import CATEGORY, LINK_ICONS, error_box, fix_buttons, paragraph
+from .words import CATEGORY, LINK_ICONS, beside, error_box, fix_buttons, paragraph
 
 
 class ORRERY_PT_generate(bpy.types.Panel):
@@ -37,7 +37,7 @@ class ORRERY_PT_generate(bpy.types.Panel):
         else:
             kind.draw(column, chosen)
         column.row().prop(chosen, "quality", expand=True)
-        row = column.row(align=True)
+        row = beside(column)
         row.prop(chosen, "seed")
         row.prop(chosen, "variations")
         row = layout.row()
@@ -53,18 +53,21 @@ class ORRERY_PT_generate(bpy.types.Panel):
         latest = current.jobs.latest
         if latest is None or latest.going_on:
             return
-        if latest.error is not None and latest.error is not current.jobs.error:
-            error_box(layout, latest.error, latest.id if latest.inputs else "")
-        elif latest.error is None and not latest.offered:
+        if latest.error is not None:
+            if latest.error is not current.jobs.error and not latest.seen:
+                error_box(layout, latest.error, latest.id, retry=bool(latest.inputs))
+        elif not latest.offered:
             _draw_outcome(layout, latest)
 
 
 def _draw_link(layout: bpy.types.UILayout, jobs: JobList) -> None:
-    row = layout.row()
-    words = jobs.server if jobs.link is Link.READY else jobs.link.value.capitalize()
-    row.label(text=words, icon=LINK_ICONS[jobs.link])
-    if jobs.link in (Link.OFF, Link.LOST):
+    words, icon = jobs.link.value.capitalize(), LINK_ICONS[jobs.link]
+    if jobs.link is Link.OFF:
+        row = layout.row()
+        row.label(text=words, icon=icon)
         row.operator("orrery.connect")
+    else:
+        paragraph(layout, jobs.server if jobs.link is Link.READY else words, icon)
 
 
 def _draw_notice(layout: bpy.types.UILayout, jobs: JobList) -> None:

@@ -8,9 +8,7 @@ from .. import session
 from ..jobs import Job, State
 from ..thumbnails import icon
 from .queue import ORDER
-from .words import CATEGORY, error_box, paragraph
-
-SHOWN = 12
+from .words import CATEGORY, error_box, narrow, paragraph, sentence
 
 
 class ORRERY_PT_variations(bpy.types.Panel):
@@ -62,10 +60,11 @@ class ORRERY_PT_history(bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         jobs = [job for job in session.current().jobs.jobs.values() if not job.going_on]
-        for job in jobs[::-1][:SHOWN]:
+        shown = session.current().shown
+        for job in jobs[::-1][:shown]:
             _draw_entry(self.layout, job)
-        if len(jobs) > SHOWN:
-            self.layout.label(text=f"and {len(jobs) - SHOWN} older ones")
+        if len(jobs) > shown:
+            self.layout.operator("orrery.show_older", text=f"Show Older ({len(jobs) - shown})")
 
 
 def _draw_entry(layout: bpy.types.UILayout, job: Job) -> None:
@@ -77,10 +76,14 @@ def _draw_entry(layout: bpy.types.UILayout, job: Job) -> None:
     made = datetime.datetime.fromtimestamp(job.created).strftime("%d %b %H:%M") if job.created else ""  # noqa: DTZ006
     quality = job.settings.get("quality", "standard").title()
     column.label(text=f"{quality}, seed {job.seed}")
-    column.label(text=f"{made} {job.state.value if job.state is not State.IMPORTED else ''}".strip())
+    if made:
+        column.label(text=made)
+    if job.state is not State.IMPORTED:
+        column.label(text=sentence(job.state.value))
     row = column.row(align=True)
     if job.folder is not None or job.state in (State.IMPORTED, State.RECEIVED, State.STORED):
-        row.operator("orrery.import_result", text="Import", icon="IMPORT").job = job.id
+        text = "" if narrow() else "Import"
+        row.operator("orrery.import_result", text=text, icon="IMPORT").job = job.id
     if job.inputs:
         row.operator("orrery.rerun", text="", icon="LOOP_FORWARDS").job = job.id
         row.operator("orrery.retry_with_changes", text="", icon="GREASEPENCIL").job = job.id
@@ -90,7 +93,7 @@ def _draw_entry(layout: bpy.types.UILayout, job: Job) -> None:
     if options:
         paragraph(box, ", ".join(f"{name} {value}" for name, value in options.items()))
     if job.error is not None:
-        error_box(box, job.error, job.id if job.inputs else "")
+        error_box(box, job.error, job.id, retry=bool(job.inputs), hide=False)
 
 
 def _draw_picture(layout: bpy.types.UILayout, job: Job, scale: float) -> None:

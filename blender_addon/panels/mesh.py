@@ -3,7 +3,7 @@
 import bpy
 
 from ..properties import settings
-from .words import CATEGORY
+from .words import CATEGORY, options
 
 
 class ORRERY_PT_mesh(bpy.types.Panel):
@@ -18,12 +18,5 @@ class ORRERY_PT_mesh(bpy.types.Panel):
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        chosen = settings(context)
-        layout = self.layout
-        layout.use_property_split = True
-        layout.prop(chosen, "faces")
-        layout.prop(chosen, "quads")
-        layout.prop(chosen, "lods")
-        layout.prop(chosen, "texture_size")
-        layout.prop(chosen, "normal_map")
-        layout.prop(chosen, "delight")
+        names = ("faces", "quads", "lods", "texture_size", "normal_map", "delight")
+        options(self.layout, settings(context), *names)

@@ -4,7 +4,7 @@ import bpy
 
 from ..importers.reference import NONE
 from ..properties import settings
-from .words import CATEGORY
+from .words import CATEGORY, options
 
 
 class ORRERY_PT_options(bpy.types.Panel):
@@ -21,19 +21,9 @@ class ORRERY_PT_options(bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         chosen = settings(context)
         layout = self.layout
-        layout.use_property_split = True
-        layout.prop(chosen, "at")
-        layout.prop(chosen, "size")
-        layout.prop(chosen, "floor")
-        layout.prop(chosen, "shading")
-        layout.prop(chosen, "show")
-        layout.prop(chosen, "reference")
+        options(layout, chosen, "at", "size", "floor", "shading", "show", "reference")
         column = layout.column()
         column.active = chosen.reference != NONE
-        column.prop(chosen, "pack")
-        layout.prop(chosen, "cameras")
-        layout.prop(chosen, "import_lods")
-        layout.prop(chosen, "import_texture")
-        layout.prop(chosen, "decimate")
-        layout.prop(chosen, "quad_copy")
-        layout.prop(chosen, "preview_in_scene")
+        options(column, chosen, "pack")
+        names = ("cameras", "import_lods", "import_texture", "decimate", "quad_copy", "preview_in_scene")
+        options(layout, chosen, *names)

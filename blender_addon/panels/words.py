@@ -19,6 +19,8 @@ LINK_ICONS = {
     Link.LOST: "ERROR",
 }
 _PIXELS_A_CHARACTER = 6.5
+_NARROW = 250
+"""Pixels of a sidebar at scale 1; below, words beside one another are cut off."""
 
 
 def sentence(text: str) -> str:
@@ -27,30 +29,61 @@ def sentence(text: str) -> str:
     return text if re.search(r"[./\\_\d]", first) else text[:1].upper() + text[1:]
 
 
+def narrow() -> bool:
+    """Whether this region is too narrow for words beside one another."""
+    region = bpy.context.region
+    return region is not None and region.width / bpy.context.preferences.system.ui_scale < _NARROW
+
+
+def beside(layout: bpy.types.UILayout) -> bpy.types.UILayout:
+    """A row of buttons that touch, or a column where they would be cut off."""
+    return layout.column(align=True) if narrow() else layout.row(align=True)
+
+
+def options(layout: bpy.types.UILayout, owner: bpy.types.PropertyGroup, *names: str) -> None:
+    """Fields with their labels beside or in them, as there is room; none of these settings is animated."""
+    layout.use_property_split, layout.use_property_decorate = not narrow(), False
+    for name in names:
+        setting = owner.bl_rna.properties[name]
+        if narrow() and setting.type == "ENUM":
+            row = layout.split(factor=0.42)
+            row.label(text=setting.name)
+            row.prop(owner, name, text="")
+        else:
+            layout.prop(owner, name)
+
+
 def paragraph(layout: bpy.types.UILayout, text: str, icon: str = "NONE", beside: int = 0) -> None:
     """Draw `text` over as many lines as the region's width asks for; beside: buttons in the same row."""
     region = bpy.context.region
     scale = bpy.context.preferences.system.ui_scale
     width = region.width if region is not None else 220
     taken = (6 if icon == "NONE" else 10) + 4 * beside  # margins and tabs, the icon, a button each
-    characters = max(20, int(width / scale / _PIXELS_A_CHARACTER) - taken)
+    characters = max(12, int(width / scale / _PIXELS_A_CHARACTER) - taken)
     column = layout.column(align=True)
     column.scale_y = 0.8
     for index, line in enumerate(textwrap.wrap(text, characters)):
         column.label(text=line, icon="BLANK1" if index and icon != "NONE" else icon)
 
 
-def error_box(layout: bpy.types.UILayout, error: OrreryError, job: str = "") -> None:
-    """What was found, what to do, buttons that do it, and one that hides it."""
+def error_box(
+    layout: bpy.types.UILayout, error: OrreryError, job: str = "", retry: bool = False, hide: bool = True
+) -> None:
+    """What was found, what to do, buttons that do it, and one that hides it.
+
+    job    the one that failed, "" for none
+    retry  its pictures are here
+    """
     box = layout.box()
     row = box.row()
-    row.label(text="Something went wrong", icon="ERROR")
-    row.operator("orrery.dismiss", text="", icon="X", emboss=False).job = job
+    paragraph(row, "Something went wrong", "ERROR", beside=1)
+    if hide:
+        row.operator("orrery.dismiss", text="", icon="X", emboss=False).job = job
     expected = f"; expected {error.expected}" if error.expected else ""
     paragraph(box, sentence(f"{error.found}{expected}".rstrip(".") + "."))
     if error.remedy:
         paragraph(box, error.remedy, icon="INFO")
-    fix_buttons(box, fixes.of_error(error, job))
+    fix_buttons(box, fixes.of_error(error, job, retry))
 
 
 def fix_buttons(layout: bpy.types.UILayout, found: list[fixes.Fix]) -> None:

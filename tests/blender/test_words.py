@@ -78,12 +78,12 @@ def test_each_error_has_the_button_that_mends_it(error, labels):
 
 
 def test_a_job_that_ran_out_of_memory_is_offered_as_a_draft():
-    fix = fixes.of_error(OutOfMemory("8 GiB were needed"), "abc")[-1]
+    fix = fixes.of_error(OutOfMemory("8 GiB were needed"), "abc", True)[-1]
     assert (fix.label, fix.properties) == ("Retry as Draft", {"job": "abc", "quality": "draft"})
 
 
 def test_an_error_of_the_picture_itself_offers_to_change_it():
-    (fix,) = fixes.of_error(InvalidInput("one.png is 1 x 1 pixels"), "abc")
+    (fix,) = fixes.of_error(InvalidInput("one.png is 1 x 1 pixels"), "abc", True)
     assert (fix.label, fix.operator) == ("Change and Retry", "orrery.retry_with_changes")
 
 
