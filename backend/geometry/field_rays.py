@@ -172,12 +172,15 @@ def entry_distance(origin: np.ndarray, direction: np.ndarray, shape: tuple[int, 
     return np.where(far > np.maximum(near, 0) + 1e-3, np.maximum(near, 0) + 1e-3, -1.0)
 
 
-def first_hits(field: np.ndarray, lines: SightLines) -> np.ndarray:
-    """(P,) float64: distance at which each ray enters the shape, -1 where it misses it."""
-    out = np.empty(len(lines))
+def first_hits(field: np.ndarray, origin: np.ndarray, direction: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """(P,) float64: distance at which each ray enters the shape, -1 where it misses it.
+
+    origin, direction, start  as in `SightLines`
+    """
+    out = np.empty(len(origin))
     map_parallel(
-        lambda band: _first_hits(field, lines.origin, lines.direction, lines.start, *band, out),
-        bands(len(lines), 2 * thread_count()),
+        lambda band: _first_hits(field, origin, direction, start, *band, out),
+        bands(len(origin), 2 * thread_count()),
     )
     return out
 
@@ -185,7 +188,7 @@ def first_hits(field: np.ndarray, lines: SightLines) -> np.ndarray:
 def agreement(field: np.ndarray, photographs: Photographs, lines: SightLines) -> Agreement:
     """How well the views beside agree with each pixel on the point of the shape that it shows."""
     error, seen = np.zeros(len(lines), np.float32), np.zeros(len(lines), np.int32)
-    distance = first_hits(field, lines)
+    distance = first_hits(field, lines.origin, lines.direction, lines.start)
     pictures = photographs.images, photographs.projection, photographs.centres, photographs.sources
     rays = lines.view, lines.origin, lines.direction, distance, lines.colour
     map_parallel(

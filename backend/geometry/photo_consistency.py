@@ -1,7 +1,7 @@
 """Depth maps from posed views: plane sweep inward from the hull, scored by normalised correlation.
 
-For every second pixel inside a mask, hypotheses run from the hull's entry point inward. A patch on a
-slanted plane through each is looked up in the neighbour views (affine map of the patch) and scored by
+For every second or fourth pixel inside a mask, hypotheses run from the hull's entry point inward. A patch on
+a slanted plane through each is looked up in the neighbour views (affine map of the patch) and scored by
 bilaterally weighted NCC; a hypothesis gets the mean of its two best views, so that one view may be
 occluded. Semi-global aggregation (Hirschmueller 2008) picks one hypothesis a pixel, which is refined at
 full resolution. What other views do not confirm is dropped.
@@ -20,7 +20,7 @@ from backend.geometry.jit import kernel, merged_kernel
 from backend.geometry.parallel import bands
 
 STRIDE = 2
-"""Depth maps have a pixel for STRIDE x STRIDE pixels of the views, centred in them."""
+"""The finest depth maps have a pixel for STRIDE x STRIDE pixels of the views, centred in them."""
 _SOURCES = 4
 _NOISE = np.float32((2.0 / 255) ** 2)
 """Variance added to a patch: flat patches correlate with nothing (smooth shading would with everything)."""
@@ -48,9 +48,9 @@ class SweepViews:
 
 @dataclass(frozen=True)
 class DepthMap:
-    """Of one view, a pixel for every STRIDE x STRIDE of the view's.
+    """Of one view, a pixel (h, w) for every `stride` x `stride` of the view's.
 
-    depth (H/2, W/2) float32 metres, 0 where unknown; score (H/2, W/2) float32 correlation 0..1
+    depth (h, w) float32 metres, 0 where unknown; score (h, w) float32 correlation 0..1
     """
 
     depth: np.ndarray
@@ -221,12 +221,13 @@ def _hypothesis(
 
 @kernel
 def _sweep_rows(
-    gray, distance, half, maps, sources, trust, view, intrinsics, entry, leave, hull, normal, step, prior,
-    noise, top, left, start, stop, cost,
+    gray, distance, half, pace, maps, sources, trust, view, intrinsics, entry, leave, hull, normal, step,
+    prior, noise, top, left, start, stop, cost,
 ):  # fmt: skip
     """Cost (1 - score) of each hypothesis of rows start..stop; a flat patch costs the same everywhere.
 
-    half      (h, w) float32: every second pixel of the view's `distance`
+    half      (H/2, W/2) float32: every second pixel of the view's `distance`
+    pace      pixels of `half` for one of the map
     cost      (rows, columns, K) of a window of the map whose first pixel is (top, left): K hypotheses `step`
     metres of depth apart, from `entry` on, -1 where the pixel is not matched. Rows are those of the window.
     """
@@ -236,10 +237,15 @@ def _sweep_rows(
     for r in range(start, stop):
         for c in range(cost.shape[1]):
             i, j = top + r, left + c
-            if entry[i, j] <= 0.0 or half[i, j] < 1.5:
+            y, x = pace * i, pace * j
+            if entry[i, j] <= 0.0 or half[y, x] < 1.5:
                 continue
-            variance = _reference_patch(gray[view], half, i, j, radius, values, weights)
-            rx, ry = (2 * j + 1.0 - cx) / fx, (2 * i + 1.0 - cy) / fy
+            variance = _reference_patch(gray[view], half, y, x, radius, values, weights)
+            rx, ry = (2 * x + 1.0 - cx) / fx, (2 * y + 1.0 - cy) / fy
+            nx, ny, nz = normal[i, j, 0], normal[i, j, 1], normal[i, j, 2]
+            # The map's pixel lies right of and below the patch's by as much, on the same plane.
+            aside = pace - 1
+            ratio = (nx * (rx + aside / fx) + ny * (ry + aside / fy) + nz) / (nx * rx + ny * ry + nz)
             textured = variance > noise
             for k in range(cost.shape[2]):
                 depth = entry[i, j] + step * k
@@ -250,8 +256,7 @@ def _sweep_rows(
                 else:
                     cost[r, c, k] = np.float32(1.0) - _hypothesis(
                         gray, distance, maps, sources, trust, shrink, values, weights, right, down, variance,
-                        radius, rx, ry, fx, fy, normal[i, j, 0], normal[i, j, 1], normal[i, j, 2], depth,
-                        noise,
+                        radius, rx, ry, fx, fy, nx, ny, nz, depth * ratio, noise,
                     )  # fmt: skip
                 cost[r, c, k] += prior * np.float32(min(max(depth - hull[i, j], 0.0) / (4 * step), 1.0))
 
@@ -294,14 +299,14 @@ def _aggregate(cost, entry, step, dy, dx, small, large, path, total):
 
 @kernel
 def _refine_rows(
-    gray, distance, maps, sources, trust, view, intrinsics, entry, normal, total, step, noise,
+    gray, distance, pace, maps, sources, trust, view, intrinsics, entry, normal, total, step, noise,
     top, left, start, stop, depth_out, score_out,
 ):  # fmt: skip
     """The best hypothesis of the aggregated costs, refined at full resolution in a 7x7 window.
 
-    top, left, start, stop  as in `_sweep_rows`
+    pace, top, left, start, stop  as in `_sweep_rows`
     """
-    radius, fine = 3, 3
+    radius, fine = 3, 2
     count = total.shape[2]
     values, weights, right, down = _patch(radius)
     scores = np.empty(2 * fine + 1, dtype=np.float32)
@@ -317,10 +322,11 @@ def _refine_rows(
                     chosen = k
             i, j = top + r, left + c
             middle = entry[i, j] + step * chosen
-            variance = _reference_patch(gray[view], distance[view], 2 * i, 2 * j, radius, values, weights)
+            y, x = pace * (2 * i + 1) - 1, pace * (2 * j + 1) - 1
+            variance = _reference_patch(gray[view], distance[view], y, x, radius, values, weights)
             if variance < noise:
                 continue
-            rx, ry = (2 * j + 0.5 - cx) / fx, (2 * i + 0.5 - cy) / fy
+            rx, ry = (x + 0.5 - cx) / fx, (y + 0.5 - cy) / fy
             # The map's pixel lies half a pixel right of and below the patch's, on the same plane.
             nx, ny, nz = normal[i, j, 0], normal[i, j, 1], normal[i, j, 2]
             ratio = (nx * (rx + 0.5 / fx) + ny * (ry + 0.5 / fy) + nz) / (nx * rx + ny * ry + nz)
@@ -372,6 +378,7 @@ def sweep_view(
     centre: np.ndarray,
     *,
     check: Callable[[], None] = lambda: None,
+    stride: int = STRIDE,
     parallax: float = 1.0,
     hull_prior: float = 0.1,
     small_penalty: float = 0.06,
@@ -379,10 +386,11 @@ def sweep_view(
 ) -> DepthMap:
     """Depth of one view.
 
-    entry, leave  (H/2, W/2) float32: depths to look between, entry 0 where there is nothing
-    hull          (H/2, W/2) float32: where the ray enters the hull; depths behind it cost up to `hull_prior`
-    normal        (H/2, W/2, 3) float32: the patch planes' normals in the camera's axes
+    entry, leave  (h, w) float32: depths to look between, entry 0 where there is nothing
+    hull          (h, w) float32: where the ray enters the hull; depths behind it cost up to `hull_prior`
+    normal        (h, w, 3) float32: the patch planes' normals in the camera's axes
     deepest       metres: how far behind the entry to look
+    stride        pixels of the view for one of the maps above and of the result, h x w; even
     parallax      pixels between hypotheses
     check         called every 0.1 s or so; may raise
     """
@@ -396,7 +404,8 @@ def sweep_view(
     count = int(np.clip(np.ceil(deepest / step), 4, 48))
     intrinsics = np.ascontiguousarray(cameras.intrinsics[view])
     half = np.ascontiguousarray(views.distance[view, ::2, ::2])
-    matched = (entry > 0) & (half >= 1.5)
+    pace = stride // STRIDE
+    matched = (entry > 0) & (half[::pace, ::pace][:height, :width] >= 1.5)
     rows, columns = np.flatnonzero(matched.any(axis=1)), np.flatnonzero(matched.any(axis=0))
     if not len(rows):
         return DepthMap(unknown, unknown)
@@ -406,8 +415,8 @@ def sweep_view(
     for start, stop in bands(len(cost), 8):
         check()
         _sweep_rows(
-            views.coarse, views.distance, half, maps, sources, views.weight, view, intrinsics, entry, leave,
-            hull, normal, step, np.float32(hull_prior), _NOISE, top, left, start, stop, cost,
+            views.coarse, views.distance, half, pace, maps, sources, views.weight, view, intrinsics, entry,
+            leave, hull, normal, step, np.float32(hull_prior), _NOISE, top, left, start, stop, cost,
         )  # fmt: skip
     total = np.where(cost < 0, np.float32(-1), np.float32(0))
     path = np.empty((2, *cost.shape[1:]), dtype=np.float32)
@@ -420,14 +429,14 @@ def sweep_view(
     del cost, path
     depth, score = unknown, unknown.copy()
     _refine_rows(
-        views.gray, views.distance, maps, sources, views.weight, view, intrinsics, entry, normal, total,
+        views.gray, views.distance, pace, maps, sources, views.weight, view, intrinsics, entry, normal, total,
         step, _NOISE, top, left, 0, len(total), depth, score,
     )  # fmt: skip
     return DepthMap(depth, score)
 
 
 @kernel
-def _confirm_rows(depth, view, maps, others, intrinsics, tolerance, start, stop, votes):
+def _confirm_rows(depth, stride, view, maps, others, intrinsics, tolerance, start, stop, votes):
     """Count, for each pixel of `view`, the other views whose depth agrees; -1000 where there is none."""
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
     height, width = depth.shape[1], depth.shape[2]
@@ -436,7 +445,7 @@ def _confirm_rows(depth, view, maps, others, intrinsics, tolerance, start, stop,
             z = depth[view, i, j]
             if z <= 0.0:
                 continue
-            px, py = (2 * j + 1.0 - cx) / fx * z, (2 * i + 1.0 - cy) / fy * z
+            px, py = (stride * (j + 0.5) - cx) / fx * z, (stride * (i + 0.5) - cy) / fy * z
             for s in range(len(others)):
                 n = others[s]
                 if n < 0:
@@ -449,7 +458,7 @@ def _confirm_rows(depth, view, maps, others, intrinsics, tolerance, start, stop,
                 v = (m[1, 0] * px + m[1, 1] * py + m[1, 2] * z + m[1, 3]) / w
                 if u < 0.0 or v < 0.0:
                     continue
-                column, row = int(u / 2), int(v / 2)
+                column, row = int(u / stride), int(v / stride)
                 if column < 1 or row < 1 or column >= width - 1 or row >= height - 1:
                     continue
                 nearest = 1e30
@@ -466,10 +475,11 @@ def confirmations(
 ) -> np.ndarray:
     """(h, w) int32: how many `others` (S,) hold a depth within `tolerance` metres of this view's points.
 
-    depth (N, h, w) float32, 0 = unknown, at 1 / STRIDE of the cameras' size.
+    depth (N, h, w) float32, 0 = unknown; cameras of the views, an even number of times as large.
     """
     votes = np.zeros(depth.shape[1:], dtype=np.int32)
     maps = relative_maps(cameras, view, others)
     intrinsics = np.ascontiguousarray(cameras.intrinsics[view])
-    _confirm_rows(depth, view, maps, others, intrinsics, float(tolerance), 0, depth.shape[1], votes)
+    stride = cameras.width // depth.shape[2]
+    _confirm_rows(depth, stride, view, maps, others, intrinsics, float(tolerance), 0, depth.shape[1], votes)
     return votes

@@ -30,8 +30,9 @@ def solid_texture(points: np.ndarray) -> np.ndarray:
     directions = generator.normal(size=(40, 3))
     directions *= (generator.uniform(15, 90, 40) / np.linalg.norm(directions, axis=1))[:, None]
     phase, tint = generator.uniform(0, 2 * np.pi, 40), generator.uniform(-1, 1, (40, 3))
-    waves = np.sin(points @ directions.T + phase) @ tint
-    return (0.5 + 0.5 * np.tanh(0.25 * waves)).astype(np.float32)
+    directions, phase, tint = (a.astype(np.float32) for a in (directions, phase, tint))
+    waves = np.sin(np.asarray(points, np.float32) @ directions.T + phase) @ tint
+    return 0.5 + 0.5 * np.tanh(np.float32(0.25) * waves)
 
 
 def render_views(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras, *, depth: bool = False) -> Views:

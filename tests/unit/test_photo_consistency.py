@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import trimesh
 
 from backend.geometry.cameras import Cameras, ring
 from backend.geometry.carving import Grid
@@ -12,8 +13,13 @@ from backend.geometry.photo_consistency import (
     _patch,
     _reference_patch,
     neighbours,
+    prepare,
     relative_maps,
+    sweep_step,
+    sweep_view,
 )
+from backend.geometry.silhouettes import signed_distances
+from tests.support.solids import render_views
 
 
 def test_a_ring_of_sixteen_is_matched_with_two_views_on_either_side():
@@ -121,3 +127,34 @@ def test_steps_around_a_pillar_go_and_its_width_stays():
     assert abs(mean_after - mean_before) < 0.1
     far = np.abs(stepped.field) >= 4 * cell
     np.testing.assert_array_equal(level.field[far], stepped.field[far])
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_the_sweep_finds_a_textured_ball_inside_a_larger_one_at_either_stride(stride):
+    size, middle = 128, np.zeros(3)
+    cameras = ring(16, radius=2.0, elevation_degrees=12, fov_degrees=40, size=size)
+    ball = trimesh.creation.icosphere(4, radius=0.5)
+    views = render_views(np.asarray(ball.vertices), np.asarray(ball.faces), cameras)
+    gray = np.ascontiguousarray(views.rgba[..., :3].mean(axis=-1) * views.rgba[..., 3])
+    sweep = prepare(gray, signed_distances(views.alpha, np.arange(16)), cameras, middle, np.ones(16))
+    small = cameras.resized(size // stride, size // stride)
+
+    def depth_of(radius):
+        solid = trimesh.creation.icosphere(4, radius=radius)
+        camera = small.world_from_camera[3], small.intrinsics[3], small.width, small.height
+        drawn = rasterize_mesh(np.asarray(solid.vertices), np.asarray(solid.faces), *camera)
+        return np.where(drawn.face >= 0, drawn.depth, 0).astype(np.float32), drawn.interpolate(
+            np.asarray(solid.vertices) @ small.world_from_camera[3, :3, :3], np.asarray(solid.faces)
+        )
+
+    entry, normal = depth_of(0.55)
+    truth, _ = depth_of(0.5)
+    normal = np.ascontiguousarray(normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6))
+    leave = np.where(entry > 0, np.float32(9), 0)
+    found = sweep_view(sweep, 3, entry, leave, entry, normal.astype(np.float32), 0.15, middle, stride=stride)
+    clear = (found.score > 0.6) & (truth > 0)
+    assert found.depth.shape == (size // stride, size // stride)
+    assert clear.sum() > 0.5 * (truth > 0).sum()
+    error = np.abs(found.depth - truth)[clear]
+    step = sweep_step(sweep, 3, 2.0)
+    assert np.median(error) < step / 10, np.median(error) / step

@@ -1,6 +1,7 @@
 """The surface stage on small scenes with known answers, odd masks, cancel and determinism."""
 
 import threading
+from functools import cache
 
 import cv2
 import numpy as np
@@ -45,9 +46,14 @@ def dented_ball():
     return points, np.asarray(ball.faces)
 
 
+@cache
+def sixteen_views():
+    """Of the ball with the bowl; nobody writes into them."""
+    return render_views(*dented_ball(), cameras_for(256, 16))
+
+
 def test_a_textured_bowl_is_carved_and_the_outline_kept():
-    vertices, faces = dented_ball()
-    views = render_views(vertices, faces, cameras_for(256, 16))
+    views = sixteen_views()
     hull, _ = reconstruct(views, carve=False, grid=96)
     carved, context = reconstruct(views, carve=True, grid=96)
     floor = np.array([[0.0, -0.3, 0.05]])
@@ -108,13 +114,13 @@ def moved_views(views, pixels, seed=0):
 
 def test_views_that_disagree_are_told_from_true_ones_and_aligned():
     vertices, faces = dented_ball()
-    true = render_views(vertices, faces, cameras_for(256, 16))
+    true = render_views(vertices, faces, cameras_for(192, 12))
     noisy = moved_views(true, 1.25)
-    _, context = reconstruct(true, carve=False, grid=80)
+    _, context = reconstruct(true, carve=False, grid=64)
     assert context.facts["outline_gap"] < 0.5 and "views_moved" not in context.facts
-    aligned, context = reconstruct(noisy, grid=80)
+    aligned, context = reconstruct(noisy, grid=64)
     assert context.facts["outline_gap"] > 0.6 and context.facts["views_moved"] > 0.3
-    as_they_are, context = reconstruct(noisy, grid=80, agreement="true")
+    as_they_are, context = reconstruct(noisy, grid=64, agreement="true")
     assert "views_moved" not in context.facts
     surface_points = metrics.sample_surface(vertices, faces, 400_000)
     errors = [
@@ -123,7 +129,8 @@ def test_views_that_disagree_are_told_from_true_ones_and_aligned():
         ).mean()
         for mesh in (aligned, as_they_are)
     ]
-    assert errors[0] < 0.88 * errors[1], errors
+    # Measured .81; .75 to .87 with three other warps; .85, .70, .85 with three of sixteen views of 256 px.
+    assert errors[0] < 0.85 * errors[1], errors
 
 
 @pytest.mark.parametrize("fault", ["half", "beside", "speck"])

@@ -194,7 +194,7 @@ def sight_lines(count=500, cells=40, seed=0):
 
 def test_rays_meet_a_ball_where_geometry_says():
     lines, radius = sight_lines(), 12.0
-    found = first_hits(ball_field(radius), lines)
+    found = first_hits(ball_field(radius), lines.origin, lines.direction, lines.start)
     to_middle = 19.5 - lines.origin
     along = np.einsum("pi,pi->p", to_middle, lines.direction)
     away = np.einsum("pi,pi->p", to_middle, to_middle) - along**2

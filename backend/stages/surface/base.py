@@ -9,11 +9,12 @@ cut the underside is taken for round, and half of the cone is left.
 import numpy as np
 
 from backend.geometry.cameras import Cameras
-from backend.geometry.carving import Grid, Silhouettes, extract_surface
-from backend.geometry.mesh_raster import rasterize_mesh
-from backend.geometry.parallel import map_parallel
+from backend.geometry.carving import Grid, Silhouettes
+from backend.geometry.field_rays import entry_distance, first_hits
 
 _LEAST_ELEVATION = 2.0
+_FAR = 6.0
+"""Cells: fields are clipped to this."""
 _EDGE = 2.5
 _BOTTOM = 3
 _MARGIN, _WORTHWHILE = 0.2, 2.5
@@ -31,13 +32,12 @@ def cut_base(grid: Grid, masks: Silhouettes, cameras: Cameras, doubted: float = 
     up = up / np.linalg.norm(up)
     # A sight line along the edge of the mask grazes the whole cone. It is to stop where it meets the near
     # side, not where it leaves by rounding: the surface is taken half a cell outside.
-    swollen = Grid(grid.field + np.float32(0.5 * grid.cell), grid.origin, grid.cell)
-    vertices, faces = extract_surface(swollen)
-    seen = map_parallel(lambda n: _lowest_seen(vertices, faces, masks, cameras, n, up), range(len(cameras)))
+    swollen = np.clip(grid.field / grid.cell + 0.5, -_FAR, _FAR).astype(np.float32)
+    seen = [_lowest_seen(swollen, grid, masks, cameras, n, up) for n in range(len(cameras))]
     lowest = float(np.quantile(seen, doubted, method="lower"))
     if not np.isfinite(lowest):
         return grid
-    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
+    middle = grid.origin + grid.cell * np.array([_middle(swollen > 0, axis) for axis in range(3)])
     away = cameras.centres - (middle + (lowest - middle @ up) * up)
     rise = away @ up
     elevation = np.degrees(np.arctan2(rise, np.linalg.norm(away - rise[:, None] * up, axis=1)))
@@ -57,23 +57,37 @@ def cut_base(grid: Grid, masks: Silhouettes, cameras: Cameras, doubted: float = 
     return Grid(field, grid.origin, grid.cell)
 
 
+def _middle(inside: np.ndarray, axis: int) -> float:
+    """Middle of the box around what is `inside` (X, Y, Z), along one axis, in cells."""
+    there = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+    return (there[0] + there[-1]) / 2.0
+
+
 def _lowest_seen(
-    vertices: np.ndarray, faces: np.ndarray, masks: Silhouettes, cameras: Cameras, view: int, up: np.ndarray
+    field: np.ndarray, grid: Grid, masks: Silhouettes, cameras: Cameras, view: int, up: np.ndarray
 ) -> float:
-    """Lowest height along `up` at which a sight line inside the mask enters the hull; inf if none does."""
+    """Lowest height along `up` at which a sight line inside the mask enters the hull; inf if none does.
+
+    field (X, Y, Z) float32: the hull's, in cells of `grid`
+    """
     half = cameras.resized(cameras.width // 2, cameras.height // 2)
-    pose, intrinsics = half.world_from_camera[view], half.intrinsics[view]
-    depth = rasterize_mesh(vertices, faces, pose, intrinsics, half.width, half.height).depth
+    pose, k = half.world_from_camera[view], half.intrinsics[view]
     distance = masks.distance[view][: 2 * half.height : 2, : 2 * half.width : 2]
-    row, column = np.nonzero(np.isfinite(depth) & (distance > 0.5) & (distance < _EDGE))
-    if not len(row):
+    row, column = np.nonzero((distance > 0.5) & (distance < _EDGE))
+    rays = np.stack(
+        [(column + 0.5 - k[0, 2]) / k[0, 0], (row + 0.5 - k[1, 2]) / k[1, 1], np.ones(len(row))], axis=1
+    )
+    length = np.linalg.norm(rays, axis=1)
+    rays = rays @ pose[:3, :3].T / length[:, None]
+    origin = np.repeat((pose[:3, 3] - grid.origin)[None] / grid.cell, len(row), axis=0)
+    start = entry_distance(origin, rays, field.shape)
+    met = first_hits(field, origin, rays, start)
+    hit = met >= 0
+    if not hit.any():
         return np.inf
-    z = depth[row, column].astype(np.float64)
-    x = (column + 0.5 - intrinsics[0, 2]) / intrinsics[0, 0] * z
-    y = (row + 0.5 - intrinsics[1, 2]) / intrinsics[1, 1] * z
-    height = np.stack([x, y, z], axis=1) @ (pose[:3, :3].T @ up) + pose[:3, 3] @ up
+    height = grid.origin @ up + grid.cell * ((origin + met[:, None] * rays)[hit] @ up)
     # The pixel is a little above the edge that it belongs to.
-    height -= distance[row, column] * z / masks.focal[view]
+    height -= distance[row, column][hit] * (grid.cell * met / length)[hit] / masks.focal[view]
     return float(height.min())
 
 

@@ -265,7 +265,7 @@ def lines_onto(
     lines = SightLines(
         *(np.concatenate([getattr(p, name) for p in parts]) for name in SightLines.__dataclass_fields__)
     )
-    distance = first_hits(field, lines)
+    distance = first_hits(field, lines.origin, lines.direction, lines.start)
     hit = lines.at(distance)
     column = np.clip(np.rint(hit[:, :2]).astype(int), 0, np.array(top.plan.shape) - 1)
     from scipy.ndimage import binary_dilation

@@ -32,7 +32,7 @@ from backend.stages.surface.lids import (
     walls_without,
 )
 
-_PIXELS, _LEAST_PIXELS = 10_000, 300
+_PIXELS, _LEAST_PIXELS = 6_000, 300
 _THINNEST = 1.5
 _RAISED, _EVEN = (-0.3, 0.0, 0.3, 0.6), 1.05
 _KNOTS = (0.0, 3.0, 8.0, 16.0, 28.0, 44.0)
