@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -43,7 +44,8 @@ def _list(names: list[str], entries: dict, as_json: bool, echo: Callable[[str], 
         {
             "name": name,
             "summary": entries[name].summary,
-            "megabytes": round(sum(f.size for f in entries[name].files) / 1e6, 1),
+            "megabytes": round((entries[name].size or 1e9 * entries[name].gigabytes) / 1e6, 1),
+            "exact": bool(entries[name].size),
             "licence": entries[name].licence,
             "present": store.weights_present(name),
         }
@@ -53,8 +55,17 @@ def _list(names: list[str], entries: dict, as_json: bool, echo: Callable[[str], 
         echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        state = "present" if row["present"] else "not present"
-        echo(f"{row['name']:<10} {row['megabytes']:>7} MB  {row['licence']:<12} {row['summary']}: {state}")
+        state = "here" if row["present"] else "not here"
+        echo(f"{row['name']:<10} {_size(row):>14}  {state:<9} {row['summary']}")
+        echo(f"{'':<37} licence: {row['licence']}")
+        if entries[row["name"]].gated:
+            echo(f"{'':<37} accept its terms on the hub first: {entries[row['name']].page}")
+
+
+def _size(row: dict[str, Any]) -> str:
+    size = row["megabytes"]
+    number = f"{size / 1e3:.1f} GB" if size >= 1000 else f"{size:.1f} MB"
+    return f"{'' if row['exact'] else 'about '}{number}" if size else "size unknown"
 
 
 def _licence(entry: store.WeightsEntry, accepted: bool, echo: Callable[[str], None]) -> None:

@@ -107,7 +107,52 @@ def _unet(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
         raise InvalidInput(
             f"in_x is {' x '.join(map(str, inputs['in_x'].shape[2:]))} large", f"multiples of {smallest}"
         )
-    return {"out": net(*inputs.values(), frames=frames).numpy()}
+    alone = next((_tensor(fixture[name]) for name in _ALONE if name in fixture), None)
+    if alone is not None and alone.numel() != rows:
+        raise InvalidInput(f"its image_only_indicator has shape {tuple(alone.shape)}", "one number a frame")
+    alone = None if alone is None else alone.reshape(-1, frames)
+    return {"out": net(*inputs.values(), frames=frames, alone=alone).numpy()}
+
+
+_ALONE = ("in_image_only_indicator", "in_indicator")
+
+
+def _given(name: str, *shape: int) -> np.ndarray:
+    """An input that a fixture does not hold, by the rule that made it."""
+    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+
+
+def ruled_inputs(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
+    """Inputs of a UNet's or an autoencoder's fixture that holds none: `in_NAME` by the rule, named NAME.
+
+    Shapes follow from the configuration and the outputs; empty where inputs are there, or where they do not.
+    """
+    config = meta.get("cfg")
+    if not isinstance(config, dict) or any(name.startswith("in_") for name in fixture):
+        return {}
+    if "adm_in_channels" in config and "out" in fixture and "steps" not in meta:
+        rows, _, height, width = fixture["out"].shape
+        samples = int(meta["B"]) if "B" in meta else rows // _frames(meta, rows, rows)
+        vectors = rows if meta.get("perframe") else samples
+        return {
+            "in_x": _given("x", rows, config["in_channels"], height, width),
+            "in_ts": _given("ts", samples),
+            "in_ctx": _given("ctx", samples, int(meta.get("tokens", 1)), config["context_dim"]),
+            "in_y": _given("y", vectors, config["adm_in_channels"]),
+        }
+    found = {}
+    if "ch_mult" in config:
+        factor = 2 ** (len(config["ch_mult"]) - 1)
+        if "enc" in fixture:
+            rows, _, height, width = fixture["enc"].shape
+            found["in_img"] = _given(
+                "img", rows, config.get("in_channels", 3), height * factor, width * factor
+            )
+        decoded = next((fixture[name] for name in ("dec", "vdec") if name in fixture), None)
+        if decoded is not None:
+            rows, _, height, width = decoded.shape
+            found["in_z"] = _given("z", rows, config["z_channels"], height // factor, width // factor)
+    return found
 
 
 def _frames(meta: Mapping[str, Any], rows: int, default: int) -> int:
@@ -362,10 +407,19 @@ def kind_of(meta: Mapping[str, Any], fixture: Fixture) -> Kind:
         return Kind("depth condition", DEPTH, _depth)
     if names & {"t", "s"} or any(re.fullmatch(r"(sig|lin|tri)\d+[a-z]?", name) for name in names):
         return Kind("scalars", SCALARS, _scalars)
+    other = next((model for mark, model in _OTHERS.items() if mark in names or mark in meta), "a model")
     raise InvalidInput(
-        "it is of a model that is not here",
+        f"it is of {other} that is not here",
         "a video UNet, autoencoder, sampler, scalars, poses, depth condition or pixelNeRF",
     )
+
+
+_OTHERS = {
+    "pts1": "DUSt3R, a model",
+    "in_img_tokens": "DynamiCrafter, a model",
+    "alphas_cumprod": "DynamiCrafter, a model",
+}
+"""By an array that only its fixtures have."""
 
 
 def _ask(names: set[str], wanted: set[str], words: str) -> None:
@@ -393,6 +447,7 @@ def examine(path: Path) -> Outcome:
             return Outcome(path.stem, fault="it holds no meta, which says what it is")
         meta = json.loads(bytes(arrays.pop("meta")))
         arrays = spoken_inputs(meta) | arrays
+        arrays |= ruled_inputs(meta, arrays)
         kind = kind_of(meta, arrays)
         ours = kind.compute(meta, arrays)
     except KeyError as error:

@@ -206,6 +206,7 @@ class VideoUNet(nn.Module):
         context: torch.Tensor,  # [B or B * T, tokens, context_width]
         vector: torch.Tensor,  # [B or B * T, vector_width]
         frames: int,
+        alone: torch.Tensor | None = None,  # [B, T]: 1 for pictures that look at no other frame
     ) -> torch.Tensor:
         """Returns [B * T, out_channels, H, W] in the sample's precision; inside, the parameters' is used."""
         net = self.net
@@ -218,10 +219,11 @@ class VideoUNet(nn.Module):
         time = net.time_embedding(net.time_proj(noise_level).to(sample.dtype))
         embedding = framed(time) + framed(net.add_embedding(vector.to(sample.dtype)))  # [B * T, E]
         context = framed(context.to(sample.dtype))
-        still = torch.zeros(samples, frames, dtype=sample.dtype, device=sample.device)
+        if alone is None:
+            alone = torch.zeros(samples, frames, dtype=sample.dtype, device=sample.device)
 
         def known(block: nn.Module) -> dict[str, torch.Tensor]:
-            words = {"temb": embedding, "image_only_indicator": still}
+            words = {"temb": embedding, "image_only_indicator": alone}
             return words | {"encoder_hidden_states": context} if _attends(block) else words
 
         hidden = net.conv_in(sample)
@@ -229,7 +231,7 @@ class VideoUNet(nn.Module):
         for block in net.down_blocks:
             hidden, passed = block(hidden_states=hidden, **known(block))
             skipped += passed
-        hidden = net.mid_block(hidden, embedding, context, still)
+        hidden = net.mid_block(hidden, embedding, context, alone)
         for number, block in enumerate(net.up_blocks):
             count = len(block.resnets)
             passed, skipped = skipped[-count:], skipped[:-count]

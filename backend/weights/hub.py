@@ -10,6 +10,7 @@ import urllib.parse
 from pathlib import Path
 
 from backend.weights.store import Source
+from shared_protocol.errors import InvalidInput
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -57,7 +58,10 @@ def refusal(source: Source, code: int) -> str:
 
 
 def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
+    chosen = os.environ.get("HF_ENDPOINT", "").strip() or DEFAULT_ENDPOINT
+    if not chosen.startswith(("https://", "http://")):
+        raise InvalidInput(f"HF_ENDPOINT is '{chosen}'", f"an address as {DEFAULT_ENDPOINT}, or unset")
+    return chosen.rstrip("/")
 
 
 def _home() -> Path:

@@ -85,6 +85,7 @@ class WeightsEntry:
     accept   its licence must be accepted before it is fetched; page: where it can be read
     gated    the hub asks for an account that accepted it
     memory   GB of GPU memory -> placement (`backend.models.load`)
+    gigabytes  about how large its files are together, where not all state their size
     """
 
     name: str
@@ -95,11 +96,12 @@ class WeightsEntry:
     accept: bool = False
     gated: bool = False
     memory: Mapping[int, str] = field(default_factory=dict)
+    gigabytes: float = 0.0
 
     @property
     def size(self) -> int:
-        """Bytes of all files together, as far as they are known."""
-        return sum(file.size for file in self.files)
+        """Bytes of all files together; 0 where one of them does not state its size."""
+        return sum(file.size for file in self.files) if all(file.size for file in self.files) else 0
 
 
 def weights_folder() -> Path:
@@ -126,7 +128,7 @@ def _entry(name: str, entry: dict[str, Any]) -> WeightsEntry:
         sources = tuple(Source(**source) for source in file.get("sources", ()))
         files.append(WeightsFile(**file | {"sources": sources, "parts": tuple(file.get("parts", ()))}))
     memory = {int(size): placement for size, placement in entry.get("memory", {}).items()}
-    told = {key: entry[key] for key in ("page", "accept", "gated") if key in entry}
+    told = {key: entry[key] for key in ("page", "accept", "gated", "gigabytes") if key in entry}
     return WeightsEntry(name, entry["summary"], entry["licence"], tuple(files), memory=memory, **told)
 
 

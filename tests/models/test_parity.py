@@ -256,3 +256,65 @@ def test_sizes_come_from_the_file(tmp_path):
     )
     outcome = parity.examine(tmp_path / "own.npz")
     assert outcome.error == 0 and outcome.kind == "video UNet"
+
+
+def test_inputs_that_a_fixture_does_not_hold_are_made_by_the_rule(tmp_path):
+    """A fixture of our own net, with and without its inputs: the same; half of them is not understood."""
+    from backend.models.unet import UNetSettings, VideoUNet, unet_rule
+
+    given = inputs_of(CONFIG)
+    names = ("in_x", "in_ts", "in_ctx", "in_y")
+    made = {
+        name: np.random.RandomState(zlib.crc32(name[3:].encode())).standard_normal(given[name].shape)
+        for name in names
+    }
+    settings = UNetSettings.from_published(CONFIG)
+    net = parity.ruled(VideoUNet(settings), unet_rule(settings))
+    rows, samples = len(made["in_x"]), len(made["in_ts"])
+    out = net(*(parity._tensor(made[name]) for name in names), frames=rows // samples).numpy()
+    meta = {"cfg": CONFIG, "T": rows // samples, "tokens": made["in_ctx"].shape[1], "who": "knows"}
+    whole = parity.examine(write(tmp_path / "whole.npz", meta, out=out, **made))
+    bare = parity.examine(write(tmp_path / "bare.npz", meta, out=out))
+    assert whole.error == bare.error == 0
+    vae = {"ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1, "z_channels": 4}
+    found = parity.ruled_inputs({"cfg": vae}, {"enc": np.zeros((2, 8, 3, 5)), "dec": np.zeros((2, 3, 6, 10))})
+    assert {name: array.shape for name, array in found.items()} == {
+        "in_img": (2, 3, 6, 10),
+        "in_z": (2, 4, 3, 5),
+    }
+
+
+def test_pictures_that_look_at_no_other_frame_are_told_by_their_indicator(tmp_path):
+    from backend.models.unet import UNetSettings, VideoUNet, unet_rule
+
+    config = CONFIG | {"merge_strategy": "learned_with_images"}
+    given = inputs_of(config)
+    rows, samples = len(given["in_x"]), len(given["in_ts"])
+    settings = UNetSettings.from_published(config)
+    net = parity.ruled(VideoUNet(settings), unet_rule(settings))
+    tensors = [parity._tensor(given[name]) for name in ("in_x", "in_ts", "in_ctx", "in_y")]
+    alone = np.ones((samples, rows // samples), np.float32)
+    out = net(*tensors, frames=rows // samples, alone=parity._tensor(alone)).numpy()
+    changed = [*tensors]
+    changed[0] = tensors[0].clone()
+    changed[0][-1] += 1
+    other = net(*changed, frames=rows // samples, alone=parity._tensor(alone)).numpy()
+    assert np.array_equal(out[0], other[0]) and not np.array_equal(out[-1], other[-1])
+    told = write(tmp_path / "a.npz", config, out=out, in_image_only_indicator=alone, **given)
+    assert parity.examine(told).error == 0
+    assert parity.examine(write(tmp_path / "b.npz", config, out=out, **given)).error > 1e-3
+    wrong = write(tmp_path / "c.npz", config, out=out, in_image_only_indicator=alone[:, :1], **given)
+    assert "image_only_indicator has shape" in parity.examine(wrong).fault
+
+
+def test_fixtures_of_models_that_are_not_here_are_named(tmp_path, capsys):
+    zeros = np.zeros(3)
+    write(tmp_path / "a.npz", {"inputs": "same"}, pts1=zeros, conf1=zeros, in_img1=zeros)
+    write(tmp_path / "b.npz", {"steps": 5}, alphas_cumprod=zeros)
+    write(tmp_path / "c.npz", {"note": "?"}, thing=zeros)
+    assert parity.main([str(tmp_path)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("a: not understood: it is of DUSt3R, a model that is not here; expected")
+    assert said[1].startswith("b: not understood: it is of DynamiCrafter, a model that is not here; expected")
+    assert said[2].startswith("c: not understood: it is of a model that is not here; expected")
+    assert json.loads(said[3])["passed"] is False
