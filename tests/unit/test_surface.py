@@ -1,7 +1,6 @@
 """The surface stage on small scenes with known answers, odd masks, cancel and determinism."""
 
 import threading
-from functools import cache
 
 import cv2
 import numpy as np
@@ -39,27 +38,21 @@ def cameras_for(size=128, views=12, elevation=12):
 
 def dented_ball():
     """A ball with a deep bowl in its side, that no silhouette shows."""
-    ball = trimesh.creation.icosphere(6, radius=0.5)
+    ball = trimesh.creation.icosphere(5, radius=0.5)
     points = np.asarray(ball.vertices).copy()
     away = np.linalg.norm(points - [0, -0.5, 0.05], axis=1)
     points[:, 1] += 0.2 * np.clip(1 - (away / 0.32) ** 2, 0, None) ** 2
     return points, np.asarray(ball.faces)
 
 
-@cache
-def sixteen_views():
-    """Of the ball with the bowl; nobody writes into them."""
-    return render_views(*dented_ball(), cameras_for(256, 16))
-
-
 def test_a_textured_bowl_is_carved_and_the_outline_kept():
-    views = sixteen_views()
+    views = render_views(*dented_ball(), cameras_for(192, 16))
     hull, _ = reconstruct(views, carve=False, grid=96)
     carved, context = reconstruct(views, carve=True, grid=96)
     floor = np.array([[0.0, -0.3, 0.05]])
     before = metrics.nearest_distances(floor, hull.vertices)[0]
     after = metrics.nearest_distances(floor, carved.vertices)[0]
-    assert before > 0.15 and after < 0.03  # measured .19 and .01
+    assert before > 0.15 and after < 0.03  # measured .154 and .007
     assert context.facts["confirmed_share"] > 0.5
     for view in (0, 5):
         outline = metrics.silhouette(carved.vertices, carved.faces, views.cameras, view)
@@ -129,7 +122,7 @@ def test_views_that_disagree_are_told_from_true_ones_and_aligned():
         ).mean()
         for mesh in (aligned, as_they_are)
     ]
-    # Measured .81; .75 to .87 with three other warps; .85, .70, .85 with three of sixteen views of 256 px.
+    # Measured .80; .75 to .87 with three other warps; .85, .70, .85 with three of sixteen views of 256 px.
     assert errors[0] < 0.85 * errors[1], errors
 
 
