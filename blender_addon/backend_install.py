@@ -225,6 +225,7 @@ class Installer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                cwd=self.log.parent,  # Python imports from there too; Blender's own may be any folder
                 env=clean_environment() | (environment or {}),
                 **hidden_window(),
             )
