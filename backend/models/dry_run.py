@@ -16,6 +16,7 @@ from backend.models import orbits
 from backend.models.layouts import LAYOUTS, UNET, Layout, build_on_meta, parameters_of
 from backend.models.sampling import Condition, guided
 from backend.models.vae import VaeSettings
+from backend.weights.store import find_entry
 from shared_protocol.errors import EngineUnavailable, InvalidInput
 
 EFFICIENCY = 0.2
@@ -26,19 +27,25 @@ EXAMPLE_TFLOPS = {"RTX 3060": 51, "RTX 4090": 165, "A100": 312, "H100": 990}
 
 @dataclass(frozen=True)
 class Full:
-    """An engine's networks: layouts with the parts it takes of each, and what it draws."""
+    """An engine's networks: layouts with the parts it takes of each, and what it draws.
+
+    weights  its name in the catalogue
+    """
 
     model: orbits.OrbitModel
     takes: tuple[tuple[str, tuple[str, ...]], ...]
+    weights: str
 
 
 _OWN = ("unet", "clip", "encoder", "decoder")
 ENGINES = {
-    "hi3d": Full(orbits.HI3D, (("hi3d_stage1", (*_OWN, "aesthetic")),)),
-    "hi3d_second": Full(orbits.HI3D_SECOND, (("hi3d_stage2", (*_OWN, "first_encoder", "depth")),)),
-    "v3d": Full(orbits.V3D, (("v3d_object", ("unet", "decoder")), ("svd_xt", ("clip", "first_encoder")))),
-    "sv3d_u": Full(orbits.SV3D_U, (("sv3d_u", _OWN),)),
-    "sv3d_p": Full(orbits.SV3D_P, (("sv3d_p", _OWN),)),
+    "hi3d": Full(orbits.HI3D, (("hi3d_stage1", (*_OWN, "aesthetic")),), "hi3d"),
+    "hi3d_second": Full(orbits.HI3D_SECOND, (("hi3d_stage2", (*_OWN, "first_encoder", "depth")),), "hi3d"),
+    "v3d": Full(
+        orbits.V3D, (("v3d_object", ("unet", "decoder")), ("svd_xt", ("clip", "first_encoder"))), "v3d"
+    ),
+    "sv3d_u": Full(orbits.SV3D_U, (("sv3d_u", _OWN),), "sv3d_u"),
+    "sv3d_p": Full(orbits.SV3D_P, (("sv3d_p", _OWN),), "sv3d_p"),
 }
 """The refine engine is "hi3d_second"."""
 
@@ -64,6 +71,7 @@ def examine(engine: str) -> dict[str, Any]:
         "pixels": full.model.size,
         "parameters": parts | {"all": total},
         "gigabytes": {"float32": total * 4 / 1e9, "float16": total * 2 / 1e9},
+        "placement": {str(size): kind for size, kind in find_entry(full.weights).memory.items()},
         "steps": full.model.steps,
         "teraflop_per_step": work / 1e12,
         "estimated_seconds": {
@@ -136,11 +144,13 @@ def _one_step(unet: Any, model: orbits.OrbitModel, device: torch.device, kind: t
 def words(found: dict[str, Any]) -> list[str]:
     """Of `examine`, in lines for people."""
     parts = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in found["parameters"].items())
+    places = ", ".join(f"{size} GB {kind}" for size, kind in found["placement"].items())
     times = ", ".join(f"{gpu} {seconds:.0f} s" for gpu, seconds in found["estimated_seconds"].items())
     return [
         f"{found['engine']}: {found['frames']} views of {found['pixels']} pixels in {found['steps']} steps",
         f"parameters: {parts}",
         f"weights: {found['gigabytes']['float16']:.2f} GB in half precision, "
         f"{found['gigabytes']['float32']:.2f} GB in full",
+        f"placement by the GPU's memory: {places}",
         f"work: {found['teraflop_per_step']:.1f} TFLOP a step; all steps by makers' figures: {times}",
     ]

@@ -8,6 +8,7 @@ from PIL import Image
 
 from backend.cli import run
 from backend.models import dry_run
+from backend.weights import store
 from shared_protocol.errors import EngineUnavailable
 
 
@@ -18,7 +19,32 @@ def test_a_dry_run_knows_the_full_size_without_weights(capsys):
     assert found["parameters"]["clip"] == 632076800
     assert found["gigabytes"]["float16"] == pytest.approx(found["parameters"]["all"] * 2 / 1e9)
     assert found["steps"] == 25 and found["teraflop_per_step"] > 10
+    assert found["placement"] == {"8": "sequential", "12": "sequential", "16": "parts", "24": "parts"}
     assert found["estimated_seconds"]["H100"] < found["estimated_seconds"]["RTX 3060"]
+
+
+def test_the_list_says_how_large_a_model_is_and_what_it_asks(capsys):
+    assert run(["models", "list", "v3d", "sv3d_u", "u2netp"]) == 0
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert said[0].startswith("v3d 6.5 GB not here V3D: 18 views") and said[1].startswith(
+        "licence: none stated"
+    )
+    assert (
+        said[2].startswith("sv3d_u about 9.4 GB") and "accept its terms on the hub first: https:" in said[4]
+    )
+    assert said[5].startswith("u2netp 4.6 MB")
+
+
+def test_an_address_of_a_hub_that_is_none_is_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("ORRERY_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "nowhere")
+    monkeypatch.delenv("ORRERY_OFFLINE", raising=False)
+    assert run(["models", "pull", "sv3d_u", "--accept-licence"]) == 2
+    assert "HF_ENDPOINT is 'nowhere'; expected an address" in capsys.readouterr().err
+    from backend.weights import hub
+
+    monkeypatch.setenv("HF_ENDPOINT", "")
+    assert hub.address(store.find_entry("sv3d_u").files[0].sources[0]).startswith(hub.DEFAULT_ENDPOINT)
 
 
 def test_a_dry_run_of_nothing_published_lists_what_is(capsys):

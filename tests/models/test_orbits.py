@@ -123,7 +123,7 @@ def test_sv3d_p_follows_any_path(ready, cutout):
     views = generate(Sv3dPOrbit(), cutout, path="90:20, 0:-5, 270:-30, 180:60")
     centres = views.cameras.centres / 2
     np.testing.assert_allclose(np.degrees(np.arcsin(centres[:, 2])), [-5, 20, 60, -30], atol=1e-9)
-    for text in ("", "0:0", "10:0,20:0,30:0,40:0", "0:95,1:0,2:0,3:0", "a:b"):
+    for text in ("", "0:0", "10:0,20:0,30:0,40:0", "0:95,1:0,2:0,3:0", "a:b", "0:0,nan:1,2:0,3:0"):
         with pytest.raises(InvalidInput):
             read_path(text)
 

@@ -3,6 +3,7 @@
 Their networks, and torch, are imported when they run.
 """
 
+import math
 from typing import Any
 
 from backend.geometry.images import resize_rgba
@@ -149,8 +150,12 @@ def read_path(text: str) -> list[tuple[float, float]]:
         path = [(azimuth % 360, elevation) for azimuth, elevation in places]
     except ValueError:
         raise InvalidInput(f"orbit.path '{text}' cannot be read", expected) from None
-    if any(not -90 < elevation < 90 for _, elevation in path):
-        raise InvalidInput("orbit.path leaves the sphere's sides", "elevations between -90 and 90 degrees")
+    for azimuth, elevation in path:
+        if not (-90 < elevation < 90 and math.isfinite(azimuth)):
+            raise InvalidInput(
+                f"orbit.path has a view at azimuth {azimuth:g}, elevation {elevation:g}",
+                "elevations between -90 and 90 degrees",
+            )
     if sum(azimuth == 0 for azimuth, _ in path) != 1:
         raise InvalidInput("orbit.path does not pass the input view exactly once", expected)
     if not 4 <= len(path) <= MOST_FRAMES:
