@@ -23,7 +23,8 @@ def test_a_dry_run_knows_the_full_size_without_weights(capsys):
     assert found["estimated_seconds"]["H100"] < found["estimated_seconds"]["RTX 3060"]
 
 
-def test_the_list_says_how_large_a_model_is_and_what_it_asks(capsys):
+def test_the_list_says_how_large_a_model_is_and_what_it_asks(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ORRERY_WEIGHTS", str(tmp_path))
     assert run(["models", "list", "v3d", "sv3d_u", "u2netp"]) == 0
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert said[0].startswith("v3d 6.5 GB not here V3D: 18 views") and said[1].startswith(

@@ -10,7 +10,6 @@ from backend.geometry.splat_parameters import PUBLISHED, Rates, Raw, scene_exten
 from backend.geometry.splat_raster import Gaussians, render_gaussians
 from backend.geometry.splat_targets import Target, make_targets
 from backend.pipeline.options import SplatsOptions
-from backend.pipeline.stage import StageContext
 from backend.stages.splats.divide import Published
 from backend.stages.splats.fit import fit
 from backend.stages.splats.init import neighbour_distances, start_on_hull
@@ -246,8 +245,9 @@ def test_the_scene_of_a_ring_is_a_tenth_larger_than_the_ring():
 # ---------------------------------------------------------------------------------------- the torch loop
 
 
-def _fitted(options: SplatsOptions, seed: int = 0, engine: str = "torch") -> tuple[Gaussians, StageContext]:
-    views, context = _ball(40), _context(seed)
+def _fitted(options: SplatsOptions, seed: int = 0, engine: str = "torch", **told):
+    """Gaussians, and the context of the fit."""
+    views, context = _ball(40), _context(seed, **told)
     start = start_on_hull(views, options, context)
     targets = make_targets(views, 40)
     if engine == "cpu":
@@ -257,8 +257,10 @@ def _fitted(options: SplatsOptions, seed: int = 0, engine: str = "torch") -> tup
 
 def test_both_engines_densify_alike(standin, soon):
     """Rounds after 4, 8 and 12 steps, resets after 3 and 9."""
-    options = replace(WAY, gaussians=120, steps=14)
-    ours, theirs = _fitted(options, engine="cpu")[0], _fitted(options)[0]
+    options, shown = replace(WAY, gaussians=120, steps=14), []
+    ours = _fitted(options, engine="cpu")[0]
+    theirs = _fitted(options, on_preview=lambda name, draw: shown.append((name, draw().shape)))[0]
+    assert shown and shown[0][0] == "splats" and shown[0][1][2] == 4
     assert len(ours) > 300
     # A pull next to the threshold may fall on either side of it: measured 884 and 886.
     assert abs(len(theirs) - len(ours)) <= 0.01 * len(ours)

@@ -192,10 +192,7 @@ class _View:
 
     def picture(self, drawn: Gaussians, target: Target) -> np.ndarray:
         """(H, W, 4) float32, straight alpha: how far the fit is, for the user to look at."""
-        rgba = np.moveaxis(self._draw(drawn, target).image, 0, -1)
-        alpha = rgba[..., 3:]
-        colour = (rgba[..., :3] - WHITE * (1 - alpha)) / np.maximum(alpha, 1e-3)
-        return np.concatenate([colour, alpha], axis=-1)
+        return straight_alpha(self._draw(drawn, target).image)
 
     def _draw(self, drawn: Gaussians, target: Target) -> Rendering:
         pose = target.world_from_camera
@@ -205,6 +202,14 @@ class _View:
             drawn, pose, target.intrinsics, target.width, target.height, WHITE,
             antialiased=self._options.antialiased,
         )  # fmt: skip
+
+
+def straight_alpha(planes: np.ndarray) -> np.ndarray:
+    """(4, H, W) over white -> (H, W, 4) straight alpha."""
+    rgba = np.moveaxis(planes, 0, -1)
+    alpha = rgba[..., 3:]
+    colour = (rgba[..., :3] - WHITE * (1 - alpha)) / np.maximum(alpha, 1e-3)
+    return np.concatenate([colour, alpha], axis=-1)
 
 
 def _mean_psnr(drawn: Gaussians, targets: list[Target], view_of: _View) -> float:

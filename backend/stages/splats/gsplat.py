@@ -13,7 +13,7 @@ from backend.geometry.splat_targets import WHITE, Target, make_targets
 from backend.pipeline.options import SplatsOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Splats, Views
-from backend.stages.splats.fit import strategy_of, whole_picture
+from backend.stages.splats.fit import straight_alpha, strategy_of, whole_picture
 from backend.stages.splats.init import Start, start_on_hull
 from backend.stages.splats.learned import Drawn, Learned, Pull
 from backend.stages.splats.perceptual import NETS, load_torch_term
@@ -160,6 +160,7 @@ def fit_torch(
             learned = learned.changed(raw, adam)
             pull = Pull(len(raw), device)
         schedule.report(step, float(np.mean(errors)), len(learned))
+        context.preview("splats", lambda image=image: straight_alpha(image.detach().cpu().numpy()))
     return learned.raw().activate()
 
 
