@@ -11,6 +11,7 @@ import bpy
 
 from shared_protocol.errors import InternalError, OrreryError
 
+from . import scene_preview
 from .importers.prepare import Prepared, prepare
 from .importers.result import Provenance, result_steps
 from .jobs import Job, State
@@ -86,6 +87,7 @@ class ImportTask:
         """undo: not where a script calls an operator; there the step is the script's to make."""
         self.job.state, self.job.collection = State.IMPORTED, self._made
         self._prepared = None
+        scene_preview.remove()  # not to come back by an undo
         windows = bpy.context.window_manager.windows
         override = {"window": windows[0]} if bpy.context.window is None and len(windows) else {}
         with bpy.context.temp_override(**override):  # a timer has no window of its own

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bpy
 import numpy as np
+from bpy.app.handlers import persistent
 
 from .importers import place
 from .importers.steps import finished
@@ -70,6 +71,17 @@ def _spot(scene: bpy.types.Scene, at: str) -> tuple[float, float, float]:
 def newest(job: Job) -> Path | None:
     """The picture that shows most of the result."""
     return next((job.previews[name][-1] for name in ORDER if job.previews.get(name)), None)
+
+
+def left_over(queue: Sequence[Job]) -> bool:
+    """Whether the picture hangs there without a job: an undo may bring it back."""
+    return not queue and NAME in bpy.data.objects
+
+
+@persistent
+def before_saving(*_: object) -> None:
+    """It is not for the file; the next news of the job hangs it up again."""
+    remove()
 
 
 def remove() -> None:

@@ -140,7 +140,7 @@ class Session:
                 self.begin_import(waiting[0])
         if self.importing is not None:
             changed |= self._go_on_importing(end)
-        if changed:
+        if changed or scene_preview.left_over(self.jobs.queue):
             with self.frames.work("preview"):
                 scene_preview.update(self.jobs.queue)
         return changed
@@ -256,6 +256,7 @@ def register() -> None:
     """Begin the session and its timer."""
     global _current
     _current = Session(Client())
+    bpy.app.handlers.save_pre.append(scene_preview.before_saving)
     if not bpy.app.background:
         _current.start()
         bpy.app.timers.register(_tick, first_interval=IDLE_INTERVAL, persistent=True)
@@ -269,6 +270,8 @@ def unregister() -> None:
     if _current is not None:
         _current.close()
     _current = None
+    if scene_preview.before_saving in bpy.app.handlers.save_pre:
+        bpy.app.handlers.save_pre.remove(scene_preview.before_saving)
     scene_preview.remove()
 
 

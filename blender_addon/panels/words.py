@@ -60,9 +60,10 @@ def paragraph(layout: bpy.types.UILayout, text: str, icon: str = "NONE", beside:
     width = region.width if region is not None else 220
     taken = (6 if icon == "NONE" else 10) + 4 * beside  # margins and tabs, the icon, a button each
     characters = max(12, int(width / scale / _PIXELS_A_CHARACTER) - taken)
+    lines = textwrap.wrap(text, characters)
     column = layout.column(align=True)
-    column.scale_y = 0.8
-    for index, line in enumerate(textwrap.wrap(text, characters)):
+    column.scale_y = 0.8 if len(lines) > 1 else 1.0
+    for index, line in enumerate(lines):
         column.label(text=line, icon="BLANK1" if index and icon != "NONE" else icon)
 
 

@@ -13,7 +13,7 @@ import pytest
 bpy = pytest.importorskip("bpy", reason="the bpy module has a virtual environment of its own")
 
 import blender_addon  # noqa: E402
-from blender_addon import fixes, preferences, session  # noqa: E402
+from blender_addon import fixes, preferences, scene_preview, session  # noqa: E402
 from blender_addon.importers.prepare import prepare  # noqa: E402
 from blender_addon.importers.result import Placement, Provenance, result_steps  # noqa: E402
 from blender_addon.jobs import Link, State  # noqa: E402
@@ -314,6 +314,26 @@ def test_one_undo_step_removes_a_result_and_the_files_can_be_imported_again(addo
     assert not bpy.data.collections
     bpy.ops.orrery.import_result(job=job.id)
     assert len(bpy.data.objects) == 4
+
+
+def test_the_preview_in_the_scene_goes_with_its_job_and_is_never_saved(addon, picture, result, tmp_path):
+    small = files.png(np.full((8, 8, 3), 90, np.uint8))
+    bpy.ops.ed.undo_push(message="before")
+    with ScriptedBackend(tmp_path / "state", result, previews={"cutout": small}) as backend:
+        backend.hold.set()
+        job = generate(addon, picture)
+        pump_until(addon, lambda: scene_preview.NAME in bpy.data.objects)
+        bpy.ops.ed.undo_push(message="what the user does meanwhile")
+        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "meanwhile.blend"), copy=True)
+        backend.hold.clear()
+        pump_until(addon, lambda: job.final)
+    assert job.state is State.IMPORTED, job.error
+    with bpy.data.libraries.load(str(tmp_path / "meanwhile.blend")) as (there, _):
+        assert scene_preview.NAME not in there.objects
+    bpy.ops.ed.undo()
+    assert scene_preview.NAME in bpy.data.objects  # the file as it was then
+    addon.pump()
+    assert scene_preview.NAME not in bpy.data.objects
 
 
 def test_a_result_waits_while_a_mesh_is_edited(addon, picture, result, tmp_path):
