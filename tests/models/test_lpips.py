@@ -119,6 +119,31 @@ def test_the_fits_take_it_where_it_is_asked_for_and_say_where_it_cannot_be(here,
     assert settled == replace(options, perceptual=0.0) and "models pull lpips_vgg" in words[0]
 
 
+def test_v3ds_whole_way_to_gaussians_runs_where_torch_is(here, monkeypatch):
+    """The preset as it is but for sizes, through the engine's own verb; GSplat's drawing by its stand-in."""
+    from backend.pipeline import presets
+    from backend.stages.splats import gsplat
+    from backend.stages.splats.divide import Published
+    from tests.support.gsplat_standin import rasterization
+    from tests.unit.test_splat_fit import _ball
+
+    monkeypatch.setattr(presets, "cuda_present", lambda: True)
+    monkeypatch.setattr(presets, "availability", lambda entry: Availability(True))
+    monkeypatch.setattr("gsplat.rasterization", rasterization)
+    monkeypatch.setattr(gsplat, "require_cuda", lambda: None)
+    monkeypatch.setattr(GsplatSplats, "device", "cpu")
+    monkeypatch.setattr(Published, "FIRST", 2)
+    monkeypatch.setattr(Published, "EVERY", 3)
+    asked = override(preset("standard"), {"orbit.engine": "v3d"})["splats"]
+    options = replace(asked, gaussians=100, steps=8, size=40)
+    context = StageContext("splats", GsplatSplats(), "gsplat", seed=1)
+    options, words = run.settle(options, context.engine)
+    splats = run.run(views=_ball(40), options=options, context=context)
+    assert not words and not context.warnings
+    assert context.facts["perceptual_weight"] == 2.0 and context.facts["steps"] == 8
+    assert len(splats) > 150 and context.facts["gaussians"] == len(splats)
+
+
 def test_v3ds_preset_has_the_published_perceptual_terms_where_their_weights_are(here, tmp_path, monkeypatch):
     from backend.pipeline import presets
 

@@ -171,13 +171,14 @@ class GsplatSplats:
     perceptual = True
     """Has the perceptual term."""
     perceptual_nets = NETS
+    device = "cuda"
 
     def fit(self, views: Views, options: SplatsOptions, context: StageContext) -> Splats:
         """views -> Gaussians; see `run.py`. EngineUnavailable without a working CUDA device."""
         require_cuda()
         import torch
 
-        term = load_torch_term(options, context, "cuda")
+        term = load_torch_term(options, context, self.device)
         context.note(perceptual_weight=options.perceptual or 0.0)
         context.step(0, options.steps, "Carving the hull for the Gaussians")
         start = start_on_hull(views, options, context)
@@ -185,7 +186,7 @@ class GsplatSplats:
         half = half_targets(views, options, context.check)
         try:
             fitted = fit_torch(
-                start, targets, options, context, draw_view, "cuda", perceptual=term, half=half
+                start, targets, options, context, draw_view, self.device, perceptual=term, half=half
             )
         except torch.cuda.OutOfMemoryError as error:
             raise OutOfMemory(
