@@ -11,12 +11,12 @@ import gpu
 import numpy as np
 
 from . import layout
-from .shaders import ATLAS_ROW, COLORS, copy_rows
+from .shaders import ATLAS_ROW, COLOR_TEXELS, COLORS, GEOMETRY, copy_rows
 
-_STEP = 1 << 14
-"""Gaussians worked on between two looks at the clock."""
-_PIECE = 128
-"""Rows of a texture that are uploaded at once: 6 MB."""
+_ROWS = 32
+"""Rows of a texture that are worked out and uploaded at once: 2 MB."""
+_TOUCHED = 1 << 20
+"""Numbers whose memory is touched for the first time at once: 2 ms."""
 LARGEST = (1 << 24) - 1
 """Row numbers travel as float32."""
 
@@ -35,68 +35,87 @@ class Atlas:
     """geometry and colours as textures; `blocks` by the name of the data-block."""
 
     blocks: dict[str, Block] = field(default_factory=dict)
-    geometry: gpu.types.GPUTexture | None = None
+    geometry: list[gpu.types.GPUTexture] = field(default_factory=list)
     colors: list[gpu.types.GPUTexture] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
 
     @property
     def drawable(self) -> bool:
-        return self.geometry is not None and bool(self.colors)
+        return bool(self.geometry) and bool(self.colors)
 
 
 def build(sources: Sequence[tuple[str, object]]) -> Iterator[Atlas]:
     """Steps that make the atlas of (name, data-block); yields it after each, the last one is complete.
 
-    A step works on `_STEP` Gaussians or uploads one texture. Data-blocks that do not fit are named in
-    `left_out`.
+    A step makes or reads one thing of all Gaussians, or works on `_ROWS` rows of a texture. Data-blocks that
+    do not fit are named in `left_out`.
     """
-    atlas, total, chosen, left_out = Atlas(), 0, [], []
-    limit = min(LARGEST, gpu.capabilities.max_texture_size_get() * ATLAS_ROW)
+    atlas, rows, chosen, left_out = Atlas(), 0, [], []
+    limit = min(LARGEST // ATLAS_ROW, gpu.capabilities.max_texture_size_get())
     for name, data in sources:
         count = layout.count(data)
-        if total + count > limit:
+        needed = -(-count // ATLAS_ROW)  # each begins a row
+        if rows + needed > limit:
             left_out.append(name)
             continue
-        chosen.append((name, data, total, count))
-        total += count
+        chosen.append((name, data, rows, count))
+        rows += needed
     atlas.left_out = tuple(left_out)
-    if not total:
+    if not rows:
         yield atlas
         return
-    # 4 texels a step of `colors` hold 4 coefficients; the smallest sufficient number of textures.
     degrees = {name: layout.degree(data) for name, data, _, _ in chosen}
-    textures = -(-((max(degrees.values()) + 1) ** 2) // 4)
-    rows = -(-total // ATLAS_ROW)
-    # Both are used again: memory is slow when it is touched for the first time. What a texture holds of the
-    # one before it, where a data-block has fewer coefficients, is never looked at.
-    packed = np.zeros((rows * ATLAS_ROW, 12), np.float32)
-    scratch = [np.empty(4 * max(count for *_, count in chosen), np.float32) for _ in range(3)]
-    yield atlas
+    most = 4 * max(count for *_, count in chosen)
+    # Used again: memory is slow when it is touched for the first time.
+    scratch = yield from _each(_fresh(3, most), atlas)
+    geometry = [_Target(width, rows, kind) for width, kind in GEOMETRY.values()]
+    yield from _each(_made(geometry), atlas)
     for name, data, first, count in chosen:
-        positions = yield from _read(atlas, data, "position")
-        atlas.blocks[name] = Block(first, positions, degrees[name])
+        (own,) = yield from _each(_fresh(1, 3 * count), atlas)
+        positions = yield from _read(atlas, data, "position", own)
+        atlas.blocks[name] = Block(first * ATLAS_ROW, positions, degrees[name])
         scales = yield from _read(atlas, data, "scale", scratch[0])
         rotations = yield from _read(atlas, data, "rotation", scratch[1])
-        opacities = (yield from _read(atlas, data, "radiance:base", scratch[2]))[:, 3]
-        for part, into in _parts(packed, first, count):
-            into[:, 0:3] = positions[part]
-            into[:, 3] = opacities[part]
-            into[:, 4:10] = covariances(scales[part], rotations[part])
+        opacities = (yield from _read(atlas, data, "radiance:base", scratch[2]))[:, 3:]
+        for part, row in _parts(first, count):
+            spread = covariances(scales[part], rotations[part])
             yield atlas
-    atlas.geometry = yield from _each(_filled(packed), atlas)
-    for number in range(textures):
+            head = np.concatenate([positions[part], opacities[part]], axis=1)
+            for target, values in zip(geometry, (head, spread[:, :4], spread[:, 4:]), strict=True):
+                target.put(values, row)
+                yield atlas
+    atlas.geometry = [target.texture for target in geometry]
+    # The smallest sufficient number of textures.
+    terms = (max(degrees.values()) + 1) ** 2
+    for number in range(-(-terms // COLOR_TEXELS)):
+        target = _Target(COLOR_TEXELS, rows, "RGBA16F")
+        yield from _each(_made([target]), atlas)
         for name, data, first, count in chosen:
-            for k in range(4 * number, min(4 * number + 4, (degrees[name] + 1) ** 2)):
-                column = 3 * (k % 4)
-                coefficient = yield from _read(atlas, data, layout.coefficient(k), scratch[0])
-                for part, into in _parts(packed, first, count):
-                    into[:, column : column + 3] = coefficient[part, :3]
-                    yield atlas
-        atlas.colors.append((yield from _each(_filled(packed), atlas)))
+            there = range((degrees[name] + 1) ** 2)[COLOR_TEXELS * number : COLOR_TEXELS * (number + 1)]
+            columns = []
+            for place, k in enumerate(there):
+                columns.append((yield from _read(atlas, data, layout.coefficient(k), scratch[place])))
+            for part, row in _parts(first, count) if columns else ():
+                texels = np.zeros((len(columns[0][part]), COLOR_TEXELS, 4), np.float32)
+                for place, column in enumerate(columns):
+                    texels[:, place, :3] = column[part, :3]
+                target.put(texels, row)
+                yield atlas
+        atlas.colors.append(target.texture)
         yield atlas
 
 
-def _read(atlas: Atlas, data: layout.Data, name: str, scratch: np.ndarray | None = None) -> Iterator[Atlas]:
+def _fresh(arrays: int, size: int) -> Iterator[None]:
+    """(arrays, size) float32 whose memory was touched, in steps."""
+    values = np.empty((arrays, size), np.float32)
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _TOUCHED):
+        flat[start : start + _TOUCHED] = 0
+        yield
+    return values
+
+
+def _read(atlas: Atlas, data: layout.Data, name: str, scratch: np.ndarray) -> Iterator[Atlas]:
     """`layout.values` in two steps: at the first look Blender copies what the evaluated scene shares."""
     data.attributes[name]
     yield atlas
@@ -105,11 +124,10 @@ def _read(atlas: Atlas, data: layout.Data, name: str, scratch: np.ndarray | None
     return values
 
 
-def _parts(packed: np.ndarray, first: int, count: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Slices of a data-block's Gaussians, and where they belong in all rows."""
-    for start in range(0, count, _STEP):
-        end = min(start + _STEP, count)
-        yield slice(start, end), packed[first + start : first + end]
+def _parts(first: int, count: int) -> Iterator[tuple[slice, int]]:
+    """Slices of a data-block's Gaussians, and the row of the textures where each begins."""
+    for start in range(0, -(-count // ATLAS_ROW), _ROWS):
+        yield slice(start * ATLAS_ROW, min((start + _ROWS) * ATLAS_ROW, count)), first + start
 
 
 def _each(steps: Iterator[None], atlas: Atlas) -> Iterator[Atlas]:
@@ -120,6 +138,41 @@ def _each(steps: Iterator[None], atlas: Atlas) -> Iterator[Atlas]:
         except StopIteration as end:
             return end.value
         yield atlas
+
+
+class _Target:
+    """A texture that is filled piece by piece.
+
+    Python can only fill a texture as a whole, 50 ms for a million Gaussians: pieces are uploaded and drawn
+    into it. The first piece of each kind may wait for the driver to translate the program.
+    """
+
+    def __init__(self, texels: int, rows: int, kind: str) -> None:
+        """`texels` a Gaussian; kind of the texture, such as "RGBA32F"."""
+        self._size, self._kind = (texels * ATLAS_ROW, rows), kind
+        self.texture: gpu.types.GPUTexture | None = None
+
+    def make(self) -> None:
+        """The driver may clear its memory now, 1 ms for 2 MB on a processor."""
+        self.texture = gpu.types.GPUTexture(self._size, format=self._kind)
+        self._frame = gpu.types.GPUFrameBuffer(color_slots=self.texture)
+
+    def put(self, values: np.ndarray, row: int) -> None:
+        """The texels of Gaussians, (G, ...), from this row on; the rest of their last row is left at 0."""
+        width = self._size[0]
+        channels = 2 if self._kind == "RG32F" else 4
+        rows = -(-values.size // (width * channels))
+        whole = np.zeros(rows * width * channels, np.float32)
+        whole[: values.size] = values.reshape(-1)
+        piece = float_texture(whole, (width, rows), "RG32F" if channels == 2 else "RGBA32F")
+        with self._frame.bind():
+            copy_rows(piece, row)
+
+
+def _made(targets: Sequence[_Target]) -> Iterator[None]:
+    for target in targets:
+        target.make()
+        yield
 
 
 def covariances(scales: np.ndarray, rotations: np.ndarray) -> np.ndarray:
@@ -138,26 +191,6 @@ def covariances(scales: np.ndarray, rotations: np.ndarray) -> np.ndarray:
         for place, (i, j) in enumerate(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))):
             result[:, place] += s[:, axis] * column[i] * column[j]
     return result
-
-
-def _filled(values: np.ndarray) -> Iterator[None]:
-    """(n * ATLAS_ROW, 12) -> a texture of three texels a row of `values`; in steps, it is what they return.
-
-    Python can only fill a texture as a whole, 50 ms for a million Gaussians: pieces are uploaded and drawn
-    into it.
-    """
-    width, rows = 3 * ATLAS_ROW, len(values) // ATLAS_ROW
-    if rows <= _PIECE:
-        return float_texture(values, (width, rows), "RGBA32F")
-    texture = gpu.types.GPUTexture((width, rows), format="RGBA32F")
-    frame = gpu.types.GPUFrameBuffer(color_slots=texture)
-    for first in range(0, rows, _PIECE):
-        yield
-        part = values[first * ATLAS_ROW : (first + _PIECE) * ATLAS_ROW]
-        piece = float_texture(part, (width, len(part) // ATLAS_ROW), "RGBA32F")
-        with frame.bind():
-            copy_rows(piece, first)
-    return texture
 
 
 def float_texture(values: np.ndarray, size: tuple[int, int], kind: str) -> gpu.types.GPUTexture:

@@ -20,7 +20,7 @@ from .transform import joined, transformed
 
 SLICED_BYTES = 200 * 2**20
 """A larger file (about a million Gaussians of degree 3) is read while the window goes on."""
-BUDGET = 0.008
+BUDGET = 0.004
 """Seconds of work between two turns of the window."""
 _NONE = ("3", "All", "Colours that follow the view, as far as the file has them")
 _DEGREES = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 import gpu
 import numpy as np
@@ -75,7 +76,8 @@ def paint(
         shader.uniform_int("count", (count,))
         shader.uniform_sampler("order", order)
         shader.uniform_sampler("placement", placement)
-        shader.uniform_sampler("geometry", atlas.geometry)
+        for name, texture in zip(shaders.GEOMETRY, atlas.geometry, strict=True):
+            shader.uniform_sampler(name, texture)
         for number, name in enumerate(shaders.COLORS):
             shader.uniform_sampler(name, atlas.colors[min(number, len(atlas.colors) - 1)])
         shader.uniform_sampler("scene_depth", scene_depth if scene_depth is not None else order)
@@ -92,7 +94,7 @@ def paint(
 
 
 def _placement(view: View, atlas: Atlas, instances: Sequence[Instance | None]) -> gpu.types.GPUTexture:
-    ready = 4 * len(atlas.colors)
+    ready = shaders.COLOR_TEXELS * len(atlas.colors)
     table = np.zeros((max(1, len(instances)), shaders.PLACEMENT_TEXELS, 4), np.float32)
     table[:, 4, 0] = -1
     for row, instance in zip(table, instances, strict=False):
@@ -101,7 +103,7 @@ def _placement(view: View, atlas: Atlas, instances: Sequence[Instance | None]) -
             continue
         row[:3] = (view.view_from_world @ instance.world_from_object)[:3]
         row[3] = eye_in_object(view, instance.world_from_object)
-        degree = min(block.degree, round(ready**0.5 - 0.5) - 1)
+        degree = min(block.degree, isqrt(ready) - 1)
         row[4] = degree, instance.filtered, instance.opacity, 0
     return float_texture(table, (shaders.PLACEMENT_TEXELS, len(table)), "RGBA32F")
 

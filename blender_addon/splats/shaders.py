@@ -8,13 +8,17 @@ matrix may be any affine one: covariances are carried through it as they are.
 A Gaussian is a quad along the ellipse's axes, in units of standard deviations: alpha needs one exp and no
 matrix. 64 quads make an instance, since an instance of one quad alone leaves most of a GPU idle.
 
-Textures are rows of `ATLAS_WIDTH` texels, three to a Gaussian:
+Textures are rows of `ATLAS_ROW` Gaussians:
 
-    geometry   x y z opacity | covariance xx xy xz yy | yz zz 0 0
-    colors_0   coefficients 0 to 3 of the harmonics, red green blue of each; colors_1 4 to 7, and so on
-    placement  five texels an object: 3 rows of view-from-object, the eye in object space (w = 0: the
-               direction of sight), settings: degree (-1: hidden), 2D filter, factor of the opacity, 0
-    order      two numbers a Gaussian, far to near: its row in the atlas, its object's in `placement`
+    geometry_0, 1, 2   x y z opacity | covariance xx xy xz yy | yz zz
+    colors_0           coefficients 0 and 1 of the harmonics, a texel each, half floats; colors_1 2 and 3 ...
+    placement          five texels an object: 3 rows of view-from-object, the eye in object space (w = 0:
+                       the direction of sight), settings: degree (-1: hidden), 2D filter, factor of the
+                       opacity, 0
+    order              two numbers a Gaussian, far to near: its row in the atlas, its object's in `placement`
+
+They are many so that each is small: making one may take as long as clearing its memory. With `order` and the
+scene's depth they are 14 of the 16 that every driver offers.
 """
 
 from functools import cache
@@ -24,48 +28,44 @@ import numpy as np
 
 QUADS = 64
 """Gaussians an instance."""
-ATLAS_ROW = 1024
-"""Gaussians a row of a texture with three texels each; 16 rows hold what a driver must offer."""
+ATLAS_ROW = 2048
+"""Gaussians a row of a texture with at most two texels each."""
 ORDER_ROW = 4096
 PLACEMENT_TEXELS = 5
-COLORS = ("colors_0", "colors_1", "colors_2", "colors_3")
+GEOMETRY = {"geometry_0": (1, "RGBA32F"), "geometry_1": (1, "RGBA32F"), "geometry_2": (1, "RG32F")}
+"""Texels a Gaussian, and their kind."""
+COLOR_TEXELS = 2
+COLORS = tuple(f"colors_{number}" for number in range(8))
 
 _VERTEX = """
-vec4 atlas(sampler2D image, int row, int texel)
-{
-  return texelFetch(image, ivec2((row % ATLAS_ROW) * 3 + texel, row / ATLAS_ROW), 0);
-}
+#define TERM(image, texel) \\
+  texelFetch(image, ivec2((row % ATLAS_ROW) * COLOR_TEXELS + texel, row / ATLAS_ROW), 0).rgb
 
 vec3 radiance(int row, vec3 d, int degree)
 {
-  vec4 a = atlas(colors_0, row, 0);
-  vec3 color = 0.5 + 0.28209479177387814 * a.xyz;
+  vec3 color = 0.5 + 0.28209479177387814 * TERM(colors_0, 0);
   if (degree < 1) {
     return color;
   }
   float x = d.x, y = d.y, z = d.z;
-  vec4 b = atlas(colors_0, row, 1), c = atlas(colors_0, row, 2);
-  color += 0.4886025119029199 * (-y * vec3(a.w, b.xy) + z * vec3(b.zw, c.x) - x * c.yzw);
+  color += 0.4886025119029199 * (z * TERM(colors_1, 0) - y * TERM(colors_0, 1) - x * TERM(colors_1, 1));
   if (degree < 2) {
     return color;
   }
   float xx = x * x, yy = y * y, zz = z * z, xy = x * y, yz = y * z, xz = x * z;
-  a = atlas(colors_1, row, 0), b = atlas(colors_1, row, 1), c = atlas(colors_1, row, 2);
-  color += 1.0925484305920792 * (xy * a.xyz - yz * vec3(a.w, b.xy) - xz * c.yzw);
-  color += 0.31539156525252005 * (2.0 * zz - xx - yy) * vec3(b.zw, c.x);
-  a = atlas(colors_2, row, 0), b = atlas(colors_2, row, 1), c = atlas(colors_2, row, 2);
-  color += 0.5462742152960396 * (xx - yy) * a.xyz;
+  color += 1.0925484305920792 * (xy * TERM(colors_2, 0) - yz * TERM(colors_2, 1) - xz * TERM(colors_3, 1));
+  color += 0.31539156525252005 * (2.0 * zz - xx - yy) * TERM(colors_3, 0);
+  color += 0.5462742152960396 * (xx - yy) * TERM(colors_4, 0);
   if (degree < 3) {
     return color;
   }
-  color -= 0.5900435899266435 * y * (3.0 * xx - yy) * vec3(a.w, b.xy);
-  color += 2.890611442640554 * xy * z * vec3(b.zw, c.x);
-  color -= 0.4570457994644658 * y * (4.0 * zz - xx - yy) * c.yzw;
-  a = atlas(colors_3, row, 0), b = atlas(colors_3, row, 1), c = atlas(colors_3, row, 2);
-  color += 0.3731763325901154 * z * (2.0 * zz - 3.0 * xx - 3.0 * yy) * a.xyz;
-  color -= 0.4570457994644658 * x * (4.0 * zz - xx - yy) * vec3(a.w, b.xy);
-  color += 1.445305721320277 * z * (xx - yy) * vec3(b.zw, c.x);
-  color -= 0.5900435899266435 * x * (xx - 3.0 * yy) * c.yzw;
+  color -= 0.5900435899266435 * y * (3.0 * xx - yy) * TERM(colors_4, 1);
+  color += 2.890611442640554 * xy * z * TERM(colors_5, 0);
+  color -= 0.4570457994644658 * y * (4.0 * zz - xx - yy) * TERM(colors_5, 1);
+  color += 0.3731763325901154 * z * (2.0 * zz - 3.0 * xx - 3.0 * yy) * TERM(colors_6, 0);
+  color -= 0.4570457994644658 * x * (4.0 * zz - xx - yy) * TERM(colors_6, 1);
+  color += 1.445305721320277 * z * (xx - yy) * TERM(colors_7, 0);
+  color -= 0.5900435899266435 * x * (xx - 3.0 * yy) * TERM(colors_7, 1);
   return color;
 }
 
@@ -89,7 +89,9 @@ void main()
   if (settings.x < 0.0) {
     return;
   }
-  vec4 head = atlas(geometry, row, 0), covariance = atlas(geometry, row, 1), tail = atlas(geometry, row, 2);
+  ivec2 cell = ivec2(row % ATLAS_ROW, row / ATLAS_ROW);
+  vec4 head = texelFetch(geometry_0, cell, 0), covariance = texelFetch(geometry_1, cell, 0);
+  vec2 tail = texelFetch(geometry_2, cell, 0).xy;
 
   vec4 point = vec4(head.xyz, 1.0);
   vec3 seen = vec3(dot(first, point), dot(second, point), dot(third, point));
@@ -197,13 +199,14 @@ def splat_shader() -> gpu.types.GPUShader:
     varying.flat("FLOAT", "window_depth")
     info = gpu.types.GPUShaderCreateInfo()
     info.define("ATLAS_ROW", str(ATLAS_ROW))
+    info.define("COLOR_TEXELS", str(COLOR_TEXELS))
     info.define("ORDER_ROW", str(ORDER_ROW))
     info.define("QUADS", str(QUADS))
     info.push_constant("VEC4", "pinhole")  # focal x, y, principal point x, y
     info.push_constant("VEC4", "frame")  # width, height, is perspective, has scene depth
     info.push_constant("VEC4", "depth_terms")  # projection [2][2], [2][3], [3][2], [3][3]
     info.push_constant("INT", "count")
-    for slot, name in enumerate(("order", "placement", "geometry", *COLORS, "scene_depth")):
+    for slot, name in enumerate(("order", "placement", *GEOMETRY, *COLORS, "scene_depth")):
         info.sampler(slot, "FLOAT_2D", name)
     info.vertex_in(0, "VEC3", "corner")
     info.vertex_out(varying)

@@ -22,7 +22,7 @@ from .order import Sorter, far_to_near
 from .painter import Instance
 from .view import View
 
-BUDGET = 0.010
+BUDGET = 0.004
 """Seconds of work on textures a drawing."""
 AT_ONCE = 1 << 15
 """So few Gaussians are sorted while the view is drawn (2 ms): their order is never late."""
