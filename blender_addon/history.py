@@ -113,6 +113,11 @@ def keep_input(folder: Path, job: str, number: int, name: str, data: bytes) -> s
     return file
 
 
+def own_name(kept: str) -> str:
+    """The name that a kept picture had; any other name as it is."""
+    return re.sub(r"^input-\d+-(?=.)", "", kept)
+
+
 def keep_preview(folder: Path, job: str, name: str, number: int, data: bytes) -> Path:
     """Keep a small picture that the backend sent."""
     place = job_folder(folder, job)

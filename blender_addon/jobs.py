@@ -37,6 +37,10 @@ GOING_ON = {
 }  # fmt: skip
 
 
+MOST_FINISHED = ("surface", "splats", "orbit", "cutout")
+"""Names of previews."""
+
+
 class Link(Enum):
     """The connection to the backend."""
 
@@ -121,6 +125,14 @@ class Job:
     def going_on(self) -> bool:
         """It changes by itself; one that waits for the user does not."""
         return self.state in GOING_ON or (self.state is State.RECEIVED and not self.offered)
+
+    @property
+    def picture(self) -> Path | None:
+        """The picture that shows most of the result; its cut-out where nothing had to be computed."""
+        found = next((self.previews[name][-1] for name in MOST_FINISHED if self.previews.get(name)), None)
+        if found is None and self.folder is not None and (self.folder / "cutout.png").exists():
+            return self.folder / "cutout.png"
+        return found
 
     @property
     def fraction(self) -> float:

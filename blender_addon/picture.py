@@ -13,6 +13,7 @@ import numpy as np
 from shared_protocol.conventions import srgb_from_linear
 from shared_protocol.errors import AccessDenied, InvalidInput
 
+from . import history
 from .importers import png
 
 MAX_BYTES = 32 << 20
@@ -37,12 +38,12 @@ def from_file(path_text: str) -> tuple[str, Callable[[], bytes]]:
         raise InvalidInput(
             f"there is no file {path}", "a picture (PNG, JPEG, WebP ...)", "Choose another file."
         )
-    return path.stem, lambda: _read(path)
+    return history.own_name(path.stem), lambda: _read(path)
 
 
 def file_name(path_text: str) -> str:
     """The name that the backend is told."""
-    return Path(bpy.path.abspath(path_text)).name
+    return history.own_name(Path(bpy.path.abspath(path_text)).name)
 
 
 def from_image(image: bpy.types.Image | None) -> tuple[str, Callable[[], bytes]]:

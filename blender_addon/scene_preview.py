@@ -6,7 +6,6 @@ found by name each time.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import bpy
 import numpy as np
@@ -22,8 +21,6 @@ WIDTH = 1.33
 """Metres that the frame of a view is wide at the object (`OrbitOptions`: 3 m, 25 degrees)."""
 MOST_OBJECTS = 500
 """In a scene of more, looking for a free spot would hold up the window."""
-ORDER = ("surface", "splats", "orbit", "cutout")
-"""The most finished picture first."""
 
 
 def update(queue: Sequence[Job]) -> None:
@@ -32,7 +29,7 @@ def update(queue: Sequence[Job]) -> None:
     if scene is None or not hasattr(scene, "orrery") or bpy.context.mode != "OBJECT":
         return
     job = next((job for job in queue if job.stage), None)
-    path = newest(job) if job is not None and settings(bpy.context).preview_in_scene else None
+    path = job.picture if job is not None and settings(bpy.context).preview_in_scene else None
     if path is None:
         remove()
         return
@@ -66,11 +63,6 @@ def _spot(scene: bpy.types.Scene, at: str) -> tuple[float, float, float]:
         return (0.0, 0.0, 0.0)
     expected = np.array([(-0.5, -0.5, 0.0), (0.5, 0.5, 1.0)])
     return (place.shift_beside(*expected, finished(place.occupied(scene))), 0.0, 0.0)
-
-
-def newest(job: Job) -> Path | None:
-    """The picture that shows most of the result."""
-    return next((job.previews[name][-1] for name in ORDER if job.previews.get(name)), None)
 
 
 def left_over(queue: Sequence[Job]) -> bool:

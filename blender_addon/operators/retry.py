@@ -27,14 +27,9 @@ def submit_again(job: Job, changes: dict[str, Any], seed: int, quality: str = ""
     }
     again = Job(secrets.token_hex(16), job.name, seed, wanted, recipe=job.recipe)
     folder = history.job_folder(session.user_folder(), job.id)
-    inputs = tuple((_told(name), _reader(folder / name)) for name in job.inputs)
+    inputs = tuple((history.own_name(name), _reader(folder / name)) for name in job.inputs)
     session.current().submit(again, Order(job.name, job.recipe, inputs, wanted, seed))
     return again
-
-
-def _told(kept: str) -> str:
-    """The name of a kept picture that the backend is told: its own."""
-    return kept.split("-", 2)[-1]
 
 
 def _reader(path: Path) -> Reader:

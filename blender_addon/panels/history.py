@@ -7,7 +7,6 @@ import bpy
 from .. import session
 from ..jobs import Job, State
 from ..thumbnails import icon
-from .queue import ORDER
 from .words import CATEGORY, error_box, narrow, paragraph, sentence
 
 
@@ -97,8 +96,7 @@ def _draw_entry(layout: bpy.types.UILayout, job: Job) -> None:
 
 
 def _draw_picture(layout: bpy.types.UILayout, job: Job, scale: float) -> None:
-    path = next((job.previews[name][-1] for name in ORDER if job.previews.get(name)), None)
-    number = icon(path) if path is not None else 0
+    number = icon(job.picture) if job.picture is not None else 0
     if number:
         layout.template_icon(icon_value=number, scale=scale)
     else:

@@ -8,11 +8,11 @@ from .. import estimate
 from ..jobs import Job, JobList, Link, State
 from ..properties import STAGE_LABELS
 from ..thumbnails import icon
-from .words import paragraph
+from .words import narrow, paragraph
 
-ORDER = ("surface", "splats", "orbit", "cutout")
-"""The most finished picture first."""
 SHOWN_WAITING = 6
+NAME_BESIDE = 12
+"""Characters of a name that leave room for the time left."""
 
 
 def draw_queue(layout: bpy.types.UILayout, jobs: JobList) -> None:
@@ -43,34 +43,32 @@ def draw_queue(layout: bpy.types.UILayout, jobs: JobList) -> None:
 
 def _draw_job(layout: bpy.types.UILayout, job: Job, jobs: JobList) -> None:
     box = layout.box()
-    row = box.row()
+    row = box.column() if narrow() or len(job.name) > NAME_BESIDE else box.row()
     row.label(text=job.name, icon="MESH_MONKEY")
-    if jobs.link is Link.LOST:
-        paragraph(box, "The connection is lost; the job goes on as soon as it is back.", "ERROR")
     if job.state is State.RUNNING and job.stage:
         title = f"{STAGE_LABELS.get(job.stage, job.stage)} ({job.index + 1} of {job.stages})"
     else:
         title = job.state.value.capitalize()
     box.progress(factor=job.fraction, type="BAR", text=title)
     left = estimate.left(job, jobs.jobs.values(), time.time())
-    if left is not None:
-        row.label(text=f"{estimate.words(left)} left")
+    row.label(text=f"{estimate.words(left)} left" if left is not None else "")
+    # Above all that changes its height: it must stay under the mouse.
+    box.operator("orrery.cancel", icon="CANCEL").job = job.id
+    if jobs.link is Link.LOST:
+        paragraph(box, "The connection is lost; the job goes on as soon as it is back.", "ERROR")
     if job.text:
         paragraph(box, job.text[:1].upper() + job.text[1:])
     if job.reused:
         names = ", ".join(STAGE_LABELS.get(stage, stage).lower() for stage in job.reused)
         paragraph(box, f"Taken from an earlier job: {names}.", "RECOVER_LAST")
     _draw_previews(box, job)
-    row = box.row(align=True)
-    row.operator("orrery.cancel", icon="CANCEL").job = job.id
 
 
 def _draw_previews(layout: bpy.types.UILayout, job: Job) -> None:
     """The newest picture large, the cut-out and the orbit as a strip."""
-    large = next((job.previews[name][-1] for name in ORDER if job.previews.get(name)), None)
-    if large is None:
+    if job.picture is None:
         return
-    layout.template_icon(icon_value=icon(large), scale=7)
+    layout.template_icon(icon_value=icon(job.picture), scale=7)
     strip = [*job.previews.get("cutout", ())[-1:], *job.previews.get("orbit", ())]
     if len(strip) > 1:
         row = layout.row(align=True)

@@ -176,6 +176,8 @@ def test_retry_with_changes_puts_picture_and_settings_into_the_panel(blender_aga
     bpy.ops.orrery.retry_with_changes(job=job.id)
     assert (chosen.seed, chosen.quality, chosen.texture_size, chosen.lods) == (9, "draft", "512", 2)
     assert chosen.path.endswith("input-0-duck.png")
+    bpy.ops.orrery.generate()
+    assert current.jobs.latest.name == "duck"
 
 
 def test_a_deleted_job_is_gone_from_the_disk_and_stays_away(blender_again, result, tmp_path):

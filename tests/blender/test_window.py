@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZE = (1280, 900)
 
 # Distance of a button's middle from the top of the sidebar, pixels at scale 1, in Blender 4.2 and 5.0.
-GENERATE, CANCEL = 195, 339
+GENERATE, CANCEL = 195, 312
 
 
 class Window:
