@@ -20,6 +20,7 @@ from backend.geometry.silhouettes import signed_distances
 from shared_protocol.errors import InvalidInput, StageFailed
 
 _BLOCK = 4
+_ATTEMPTS = 8
 _SEARCH_CELLS = 64
 
 
@@ -300,10 +301,21 @@ def close_border(field: np.ndarray, cell: float) -> None:
             np.minimum(layer, -0.5 * cell, out=layer)
 
 
+def _touching(faces: np.ndarray) -> np.ndarray:
+    """(E, 2) directed edges that more than one face runs along: where two sheets of a surface touch."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
+    count = int(faces.max()) + 1
+    keys = np.sort(edges[:, 0] * count + edges[:, 1])
+    repeated = np.unique(keys[1:][keys[1:] == keys[:-1]])
+    return np.stack([repeated // count, repeated % count], axis=1)
+
+
 def extract_surface(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Closed zero surface: vertices (V, 3) float32 world metres, faces (F, 3) int32, outward normals.
 
-    Vertices are welded; no face is degenerate in its indices. Empty arrays when nothing is inside.
+    Vertices are welded; no face is degenerate in its indices. Empty arrays when nothing is inside. Where the
+    field is as rough as its cells, marching cubes may let two sheets touch along an edge of four faces: there
+    a point is taken from the inside.
     """
     from skimage.measure import marching_cubes
 
@@ -315,6 +327,17 @@ def extract_surface(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     tiny = np.float32(1e-3 * grid.cell)
     small = np.abs(field) < tiny
     field[small] = np.where(field[small] >= 0, tiny, -tiny)
-    vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent", allow_degenerate=True)
+    for _ in range(_ATTEMPTS):
+        vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent", allow_degenerate=True)
+        touching = _touching(faces)
+        if not len(touching):
+            break
+        # Each end lies between a point inside and one outside; of the two inside the flatter is given up.
+        ends = vertices[touching]
+        points = np.stack([np.floor(ends), np.ceil(ends)], axis=2).astype(np.int64)  # (E, 2, 2, 3)
+        values = field[tuple(np.moveaxis(points, -1, 0))]
+        values = np.where(values > 0, values, np.inf).reshape(len(ends), 4)
+        given_up = points.reshape(len(ends), 4, 3)[np.arange(len(ends)), values.argmin(axis=1)]
+        field[tuple(given_up.T)] = -tiny
     world = grid.origin + grid.cell * vertices.astype(np.float64)
     return world.astype(np.float32), np.ascontiguousarray(faces, dtype=np.int32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import trimesh
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
@@ -26,6 +26,7 @@ def blobs(seed, sigma, size=28):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.4, 2.0), st.integers(4, 2000))
+@example(1, 0.46875, 2000)  # marching cubes alone lets two sheets of it touch
 def test_whatever_goes_in_closed_comes_out_closed(seed, sigma, target):
     vertices, faces = blobs(seed, sigma)
     fewer_vertices, fewer = decimate(vertices, faces, target)
