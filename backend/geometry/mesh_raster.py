@@ -138,12 +138,9 @@ def weights_in(plane, x, y):
 
 @kernel
 def _weigh_rows(points, faces, face, row_start, row_stop, out):
-    """out (H, W, 3) <- weights of the samples in rows row_start..row_stop, of face (H, W).
-
-    There must be some face.
-    """
+    """out (H, W, 3) <- weights of the samples in rows row_start..row_stop, of face (H, W)."""
     held = -1
-    plane = face_plane(points, faces, 0)
+    plane = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     for row in range(row_start, row_stop):
         for column in range(face.shape[1]):
             f = face[row, column]
@@ -185,8 +182,7 @@ def rasterize_pixels(points: np.ndarray, faces: np.ndarray, width: int, height: 
 
     def weigh() -> np.ndarray:
         out = np.zeros((height, width, 3), dtype=np.float32)
-        if len(faces):
-            for_bands(lambda start, stop: _weigh_rows(points, faces, face, start, stop, out), height)
+        for_bands(lambda start, stop: _weigh_rows(points, faces, face, start, stop, out), height)
         return out
 
     with np.errstate(divide="ignore"):

@@ -18,17 +18,15 @@ _STRIP = 128
 
 
 @kernel
-def _resolve_rows(points, faces, face, top, uvs, texture, supersample, out):
+def _resolve_rows(points, faces, face, top, uvs, texture, supersample, background, out):
     """Rows of `out` (H, W, 4) straight alpha from faces seen (H s, W s) and a texture (T, T, 3).
 
     The first row of `face` is row `top` of the fine picture in which `points` are. The mean over a pixel's
-    s x s samples is taken on premultiplied colour.
+    s x s samples is taken on premultiplied colour. background (3,), or (0,) for none.
     """
     height, width = texture.shape[0], texture.shape[1]
-    if len(faces) == 0:
-        return
     held = -1
-    plane = face_plane(points, faces, 0)
+    plane = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
             red, green, blue, covered = 0.0, 0.0, 0.0, 0
@@ -56,7 +54,14 @@ def _resolve_rows(points, faces, face, top, uvs, texture, supersample, out):
                     red += w00 * a[0] + w01 * b[0] + w10 * c[0] + w11 * d[0]
                     green += w00 * a[1] + w01 * b[1] + w10 * c[1] + w11 * d[1]
                     blue += w00 * a[2] + w01 * b[2] + w10 * c[2] + w11 * d[2]
-            if covered:
+            if len(background):
+                share = 1.0 / (supersample * supersample)
+                clear = 1.0 - covered * share
+                out[row, column, 0] = red * share + clear * background[0]
+                out[row, column, 1] = green * share + clear * background[1]
+                out[row, column, 2] = blue * share + clear * background[2]
+                out[row, column, 3] = 1.0
+            elif covered:
                 out[row, column, 0] = red / covered
                 out[row, column, 1] = green / covered
                 out[row, column, 2] = blue / covered
@@ -109,6 +114,7 @@ def render_mesh(
     uvs = np.ascontiguousarray(uvs, dtype=np.float32)
     texture = np.ascontiguousarray(texture, dtype=np.float32)
     triangles = np.ascontiguousarray(faces, dtype=np.int32)
+    behind = np.array([] if background is None else background, dtype=np.float32)
     out = np.zeros((len(cameras), cameras.height, cameras.width, 4), dtype=np.float32)
     fine = cameras.resized(cameras.width * supersample, cameras.height * supersample)
     for view in range(len(cameras)):
@@ -121,12 +127,9 @@ def render_mesh(
                 first = supersample * (start + top)
                 face, _ = cover_rows(points, triangles, fine.width, first, supersample * (start + bottom))
                 strip = picture[start + top : start + bottom]
-                _resolve_rows(points, triangles, face, first, uvs, texture, supersample, strip)
+                _resolve_rows(points, triangles, face, first, uvs, texture, supersample, behind, strip)
 
         for_bands(draw, cameras.height)
-    if background is not None:
-        out[..., :3] = over(out, background)
-        out[..., 3] = 1
     return out
 
 

@@ -23,6 +23,10 @@ from backend.weights import stlpips
 
 EPOCHS = 4
 """Times that every view is looked at."""
+BESIDE = 1.0
+"""Weight of a picture of the Gaussians, against the median view. Measured on six scans, with the Gaussians
+settled: mesh and Gaussians differ from other cameras by 2.09 % without, 2.00 % so, 1.97 % at a weight of 1;
+the mesh gains .1 dB off the orbit and keeps what it has on it."""
 RATE = 4e-3
 BETAS = (0.9, 0.99)
 GRID = 1024
@@ -103,37 +107,44 @@ def optimise(
     views: Views,
     trust: np.ndarray,
     context: StageContext,
+    beside: Views | None = None,
     *,
     objective: Objective = OBJECTIVE,
     epochs: int = EPOCHS,
 ) -> np.ndarray:
     """The texture (T, T, 3) float32 0..1 after `epochs` looks at every view, one view a step of Adam.
 
-    trust (N,) weighs the views' losses. The perceptual term runs where its weights are present.
+    trust (N,) weighs the views' losses. beside: pictures of the Gaussians from elsewhere, looked at in every
+    other epoch, each pixel as far as it is trusted. The perceptual term runs where its weights are present.
     """
-    steps = epochs * len(views)
     size = textured.texture.shape[0]
     grid = min(size, GRID, 2 * max(views.cameras.width, views.cameras.height))
-    lookups = [_lookup(textured, views, view, grid, context) for view in range(len(views))]
+    sets = [views] if beside is None else [views, beside]
+    pictures = [(one, view) for one in sets for view in range(len(one))]
+    lookups = [_lookup(textured, one, view, grid, context) for one, view in pictures]
     term = None
     context.note(texture_perceptual=stlpips.present())
     if stlpips.present():
         term = PerceptualTerm(PerceptualNet.of(stlpips.load()), context.seed)
-    weights = trust / max(float(trust.mean()), 1e-9)
+    weights = np.full(len(pictures), BESIDE * np.median(trust))
+    weights[: len(views)] = trust
+    weights /= max(float(trust.mean()), 1e-9)
     change = np.zeros((3, grid * grid), dtype=np.float32)
     slope, first, second = (np.zeros_like(change) for _ in range(3))
     runs = _runs_read(lookups, grid)
     generator = np.random.default_rng(context.seed)
-    order: list[int] = []
+    order = [
+        int(picture)
+        for epoch in range(epochs)
+        for picture in generator.permutation(len(pictures) if epoch % 2 else len(views))
+    ]
     errors = np.full((2, len(views)), np.nan)
-    for step in range(steps):
-        context.step(step, steps, f"Fitting the texture: step {step + 1} of {steps}")
-        order = order or list(generator.permutation(len(views)))
-        view = int(order.pop())
-        lookup = lookups[view]
+    for step, picture in enumerate(order):
+        context.step(step, len(order), f"Fitting the texture: step {step + 1} of {len(order)}")
+        lookup, (shown, view) = lookups[picture], pictures[picture]
         if not len(lookup.column):
             continue
-        target = _target(views, view, lookup.window)
+        target = _target(shown, view, lookup.window)
         image = target.copy()
 
         def draw(k: int, image=image, lookup=lookup) -> None:
@@ -142,18 +153,24 @@ def optimise(
             )
 
         map_parallel(draw, range(3))
-        squares, _, gradient = photometric_loss(image, target, objective.ssim, 0.0)
-        if term is not None and objective.perceptual and term.wanted(step, step / steps):
+        pixels = None
+        if shown is beside and beside.pixel_confidence is not None:
+            pixels = np.ascontiguousarray(beside.pixel_confidence[view][lookup.window])
+        squares, _, gradient = photometric_loss(image, target, objective.ssim, 0.0, pixels)
+        share = step / len(order)
+        if term is not None and objective.perceptual and shown is views and term.wanted(step, share):
             _, other = term(image[:3], target[:3], step)
             gradient[:3] += np.float32(objective.perceptual) * other
-        gradient *= np.float32(weights[view])
+        gradient *= np.float32(weights[picture])
 
         def scatter(k: int, gradient=gradient, lookup=lookup) -> None:
             _scatter(gradient[k], grid, lookup.row, lookup.column, lookup.cell, slope[k])
 
         map_parallel(scatter, range(3))
-        _step(runs, change, slope, first, second, step, steps, objective)
-        errors[0 if step < len(views) else 1, view] = squares / (3 * len(lookup.column))
+        _step(runs, change, slope, first, second, step, len(order), objective)
+        if shown is views:
+            errors[0 if step < len(views) else 1, view] = squares / (3 * len(lookup.column))
+    lookups.clear()  # a tenth of what a job of large views holds
     if np.isfinite(errors).any(axis=1).all():
         before, after = np.nanmean(errors, axis=1)
         context.note(texture_error_before=round(float(before), 6), texture_error_after=round(float(after), 6))

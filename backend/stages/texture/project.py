@@ -52,8 +52,10 @@ class ProjectTexture:
         texels = lay_out_texels(mesh, uvs, options.size)
         colors, seen = project_views(mesh, views, texels, progress)
         context.note(coverage_seen=round(float((seen > 0).mean()), 4))
+        pictures = None
         if len(splats):
-            colors, seen = add_splats(colors, seen, mesh, views, splats, texels, progress)
+            pictures = splat_views(splats, mesh, views, lambda view: progress("Looking at the Gaussians"))
+            colors, seen = add_splats(colors, seen, mesh, views, pictures, texels)
             context.note(coverage_with_splats=round(float((seen > 0).mean()), 4))
         progress("Filling what no view sees")
         colors = fill_unseen(mesh, texels, colors[:, :3], seen, context.check)
@@ -62,7 +64,7 @@ class ProjectTexture:
         textured = TexturedMesh(mesh, uvs, texture)
         del texels, colors, seen  # a fifth of what the job holds
         if options.optimise:
-            texture = EightBit.of(optimise(textured, views, view_scales(views), context))
+            texture = EightBit.of(optimise(textured, views, view_scales(views), context, pictures))
             textured = replace(textured, texture=texture[...])
         context.check()
         context.note(charts=charts, **front_facts(textured, views))
@@ -114,19 +116,11 @@ def project_views(
 
 
 def add_splats(
-    colors: np.ndarray,
-    seen: np.ndarray,
-    mesh: Mesh,
-    views: Views,
-    splats: Splats,
-    texels: Texels,
-    progress: Callable[[str], None],
+    colors: np.ndarray, seen: np.ndarray, mesh: Mesh, views: Views, pictures: Views, texels: Texels
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `project_views`, with the Gaussians' pictures blended in; what the front view shows is kept."""
-    pictures = splat_views(splats, mesh, views, lambda view: progress("Looking at the Gaussians"))
+    """As `project_views`, with pictures of the Gaussians blended in; what the front view shows is kept."""
     sources = prepare_sources(mesh, pictures, lambda view: None)
     count = len(pictures)
-    del pictures
     plain = np.zeros((count, 2, 3), dtype=np.float32)
     plain[:, 0] = 1
     painted = blend(texels, sources, np.ones(count, np.float32), plain, _extent(mesh), lambda: None)

@@ -5,14 +5,17 @@ from collections.abc import Callable
 import numpy as np
 
 from backend.geometry.cameras import Cameras
+from backend.geometry.eight_bit import EightBit, levels_of
 from backend.geometry.looks import look_cameras
 from backend.geometry.rasterize import rasterize
 from backend.geometry.splat_share import view_shares
 from backend.pipeline.values import Mesh, Splats, Views
 from backend.stages.texture.sources import render_depth
 
-SIZE = 512
+SIZE = 384
 """Pixels at most."""
+SOLID = 0.97
+"""Opacity from which a picture of Gaussians is taken to be as solid as they can be."""
 DEPTH_AGREEMENT = 0.03
 """The Gaussians are believed where their depth is this near the mesh's, in extents of the mesh."""
 LEAST_SEEN = 0.1
@@ -40,8 +43,8 @@ def splat_views(splats: Splats, mesh: Mesh, views: Views, on_view: Callable[[int
     extent = float(np.ptp(mesh.vertices, axis=0).max())
     cameras = look_cameras(mesh.vertices, views.cameras, SIZE)
     splats = seen_splats(splats, views.cameras, on_view)
-    rgba = np.empty((len(cameras), cameras.height, cameras.width, 4), dtype=np.float32)
-    trust = np.empty(rgba.shape[:3], dtype=np.float32)
+    shape = len(cameras), cameras.height, cameras.width
+    levels, trust = np.empty((*shape, 4), dtype=np.uint8), np.empty(shape, dtype=np.float32)
     for view in range(len(cameras)):
         on_view(view)
         drawn = rasterize(
@@ -49,12 +52,12 @@ def splat_views(splats: Splats, mesh: Mesh, views: Views, on_view: Callable[[int
             median_depth=True, differentiable=False,
         )  # fmt: skip
         alpha = drawn.alpha[0]
-        rgba[view, ..., :3] = np.clip(drawn.color[0] / np.maximum(alpha, 1e-3)[..., None], 0, 1)
-        rgba[view, ..., 3] = np.clip(alpha, 0, 1)
+        levels[view, ..., :3] = levels_of(drawn.color[0] / np.maximum(alpha, 1e-3)[..., None])
+        levels[view, ..., 3] = levels_of(np.where(alpha > SOLID, 1, alpha))
         surface = render_depth(mesh, cameras, view, 1)
         median = drawn.median_depth[0]
         both = np.isfinite(surface) & np.isfinite(median)
         apart = np.full(surface.shape, np.inf, dtype=np.float32)
         np.subtract(median, surface, out=apart, where=both)
         trust[view] = 1 / (1 + (apart / (DEPTH_AGREEMENT * extent)) ** 4)
-    return Views(rgba, cameras, pixel_confidence=trust)
+    return Views(EightBit(levels), cameras, pixel_confidence=trust)
