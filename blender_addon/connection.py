@@ -15,7 +15,7 @@ import zmq
 
 from shared_protocol import frames, messages
 from shared_protocol.endpoint import LOOPBACK, Endpoint, process_alive, secure
-from shared_protocol.errors import NotReachable, OrreryError, Unauthorized
+from shared_protocol.errors import NotReachable, OrreryError, ProtocolMismatch, Unauthorized
 from shared_protocol.messages import Message
 
 from .backend_place import Place
@@ -248,7 +248,8 @@ class Connection:
         except OrreryError as error:
             self._close_socket()
             self._set(Link.OFF)
-            raise NotReachable(
+            kind = ProtocolMismatch if isinstance(error, ProtocolMismatch) else NotReachable
+            raise kind(
                 f"what answers at {self._endpoint.address} cannot be understood: {error.found}",
                 error.expected,
                 error.remedy or "Start the backend again.",

@@ -147,6 +147,7 @@ def test_a_backend_of_another_protocol_is_named_with_what_to_do(addon, picture, 
         job = generate(addon, picture)
         pump_until(addon, lambda: job.final)
     assert "protocol 9.0" in str(addon.jobs.error)
+    assert [fix.label for fix in fixes.of_error(addon.jobs.error)] == ["Update Backend"]
     assert "Update" in str(addon.jobs.error)
     assert job.state is State.FAILED
 
