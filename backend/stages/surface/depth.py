@@ -9,7 +9,7 @@ import numpy as np
 from backend.geometry.cameras import Cameras
 from backend.geometry.depth_fill import fill_depth
 from backend.geometry.mesh_check import vertex_normals
-from backend.geometry.mesh_raster import rasterize_mesh
+from backend.geometry.mesh_raster import Fragments, rasterize_mesh
 from backend.geometry.parallel import map_parallel
 from backend.geometry.photo_consistency import (
     STRIDE,
@@ -112,22 +112,25 @@ class Matcher:
         stride = self._first if better is None else STRIDE
         full = self._sweep.cameras
         cameras = full.resized(full.width // stride, full.height // stride)
-        hulls = _seen_faces(*self._proxy, cameras)
-        found = hulls if better is None else _seen_faces(*better, cameras)
+        hull = _Drawn.of(*self._proxy, cameras)
+        start = hull if better is None else _Drawn.of(*better, cameras)
+        hulls: dict[int, np.ndarray] = {}
         lean = _LEAN if better is None else _LEAN_AGAIN
         deepest = (_DEEPEST if better is None else _DEEPEST_AGAIN) * self._size
         done: list[int] = []
 
         def one(view: int):
             check()
-            hull, seen, entry = hulls[view], found[view], found[view].entry
+            seen = start.seen(view)
+            entry = hulls[view] = seen.entry
             if better is not None:
+                hulls[view] = hull.entry(view)
                 distance = float(np.linalg.norm(cameras.centres[view] - self._centre))
                 before = _STEPS_BEFORE * sweep_step(self._sweep, view, distance)
-                entry = np.where(entry > 0, np.maximum(entry - before, hull.entry), 0).astype(np.float32)
+                entry = np.where(entry > 0, np.maximum(entry - before, hulls[view]), 0).astype(np.float32)
             planes = _planes(seen.normal, cameras, view, lean)
             result = sweep_view(
-                self._sweep, view, entry, seen.leave, hull.entry, planes, deepest, self._centre,
+                self._sweep, view, entry, seen.leave, hulls[view], planes, deepest, self._centre,
                 check=check, stride=stride, parallax=_COARSE if better is None else 1.0,
             )  # fmt: skip
             done.append(view)
@@ -138,9 +141,9 @@ class Matcher:
         depth, score = np.stack([m.depth for m in maps]), np.stack([m.score for m in maps])
         maps, share = _confirmed(depth, score, self._sweep, cameras, _TOLERANCE * self._size)
         check()
-        return self._filled(maps, [hull.entry for hull in hulls]), share
+        return self._filled(maps, hulls), share
 
-    def _filled(self, maps: DepthMaps, entry: list[np.ndarray]) -> DepthMaps:
+    def _filled(self, maps: DepthMaps, entry: dict[int, np.ndarray]) -> DepthMaps:
         """With textureless patches between confirmed depths filled in, where two other views agree.
 
         entry  of the hull, a map (h, w) for each view
@@ -194,25 +197,47 @@ def _work_views(views: Views, distance: np.ndarray | None) -> tuple[np.ndarray, 
     return np.stack(gray), distance, views.cameras.resized(*size)
 
 
-def _seen_faces(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) -> list[_Faces]:
-    normals = vertex_normals(vertices, faces)
-    points = vertices.astype(np.float64)
-    a, b, c = (points[faces[:, i]] for i in range(3))
-    across = np.cross(b - a, c - a)
+@dataclass(frozen=True)
+class _Drawn:
+    """A mesh as cameras see it; each view is drawn when it is asked for."""
 
-    def one(view: int) -> _Faces:
-        pose = cameras.world_from_camera[view]
-        camera = pose, cameras.intrinsics[view], cameras.width, cameras.height
-        towards = np.einsum("fi,fi->f", across, pose[:3, 3] - a) > 0
-        front = rasterize_mesh(vertices, faces[towards], *camera)
-        back = rasterize_mesh(vertices, faces[~towards], *camera)
-        return _Faces(
-            np.where(front.face >= 0, front.depth, 0).astype(np.float32),
-            np.where(back.face >= 0, back.depth, 0).astype(np.float32),
-            front.interpolate(normals, faces[towards]) @ pose[:3, :3].astype(np.float32),
+    vertices: np.ndarray
+    faces: np.ndarray
+    normals: np.ndarray
+    across: np.ndarray
+    cameras: Cameras
+
+    @classmethod
+    def of(cls, vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) -> "_Drawn":
+        points = vertices.astype(np.float64)
+        a, b, c = (points[faces[:, i]] for i in range(3))
+        return cls(vertices, faces, vertex_normals(vertices, faces), np.cross(b - a, c - a), cameras)
+
+    def _towards(self, view: int) -> np.ndarray:
+        eye = self.cameras.world_from_camera[view, :3, 3]
+        return (
+            np.einsum("fi,fi->f", self.across, eye - self.vertices[self.faces[:, 0]].astype(np.float64)) > 0
         )
 
-    return map_parallel(one, range(len(cameras)))
+    def _fragments(self, faces: np.ndarray, view: int) -> tuple[Fragments, np.ndarray]:
+        cameras = self.cameras
+        pose, intrinsics = cameras.world_from_camera[view], cameras.intrinsics[view]
+        drawn = rasterize_mesh(self.vertices, faces, pose, intrinsics, cameras.width, cameras.height)
+        return drawn, np.where(drawn.face >= 0, drawn.depth, 0).astype(np.float32)
+
+    def entry(self, view: int) -> np.ndarray:
+        """(h, w) float32: depth of entry, 0 outside."""
+        return self._fragments(self.faces[self._towards(view)], view)[1]
+
+    def seen(self, view: int) -> _Faces:
+        towards = self._towards(view)
+        front, entry = self._fragments(self.faces[towards], view)
+        rotation = self.cameras.world_from_camera[view, :3, :3].astype(np.float32)
+        return _Faces(
+            entry,
+            self._fragments(self.faces[~towards], view)[1],
+            front.interpolate(self.normals, self.faces[towards]) @ rotation,
+        )
 
 
 def _planes(normal: np.ndarray, cameras: Cameras, view: int, lean: float) -> np.ndarray:
