@@ -19,7 +19,7 @@ from .camera_nodes import CameraTrees, camera_matrix
 from .node_kit import Nodes, built_material, made_tree
 
 MATERIAL = "Orrery Gaussian Flat"
-BUILD = 3
+BUILD = 4
 REACH = "orrery_reach"
 """Half the side of the square, standard deviations: where alpha is 1/255."""
 OPACITY = "orrery_opacity"

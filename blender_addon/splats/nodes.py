@@ -22,7 +22,7 @@ from .node_kit import Nodes, built_material, current, made_tree
 
 GROUP = "Orrery Gaussians"
 MATERIAL = "Orrery Gaussian"
-BUILD = 6
+BUILD = 7
 """Raised when the nodes change: a group of an older build is replaced, not reused."""
 
 PREVIEW, ANY_CAMERA, ENCODED, FILTERED = "Preview", "Any Camera", "Blend as Trained", "Antialiased"
