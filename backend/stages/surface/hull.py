@@ -75,7 +75,7 @@ class _Hull:
 class HullSurface:
     """Visual hull from signed-distance silhouettes; needs masks and cameras only."""
 
-    version = "3"
+    version = "4"
 
     def reconstruct(
         self, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext
