@@ -9,6 +9,7 @@ from shared_protocol.errors import OrreryError
 from .. import session
 from ..job_types import job_type, why_not
 from ..jobs import Job
+from ..panels.words import sentence
 from ..properties import settings
 from ..sending import Order
 
@@ -37,7 +38,7 @@ class ORRERY_OT_generate(bpy.types.Operator):
         try:
             name, inputs = kind.inputs(chosen)
         except OrreryError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, sentence(str(error)))
             return {"CANCELLED"}
         wanted = {
             "quality": chosen.quality,

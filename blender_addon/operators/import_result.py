@@ -4,6 +4,7 @@ import bpy
 
 from .. import session
 from ..jobs import State
+from ..panels.words import sentence
 from .of_job import OfJob
 
 
@@ -32,6 +33,6 @@ class ORRERY_OT_import_result(OfJob, bpy.types.Operator):
         if bpy.app.background:
             current.finish_import()
         if job.state is State.FAILED:
-            self.report({"ERROR"}, str(job.error))
+            self.report({"ERROR"}, sentence(str(job.error)))
             return {"CANCELLED"}
         return {"FINISHED"}
