@@ -24,9 +24,8 @@ from backend.weights import stlpips
 EPOCHS = 4
 """Times that every view is looked at."""
 BESIDE = 1.0
-"""Weight of a picture of the Gaussians, against the median view. Measured on six scans, with the Gaussians
-settled: mesh and Gaussians differ from other cameras by 2.09 % without, 2.00 % so, 1.97 % at a weight of 1;
-the mesh gains .1 dB off the orbit and keeps what it has on it."""
+"""Weight of a picture of the Gaussians, against the median view. Measured on six scans at a weight of .5:
+mesh and Gaussians differ off the orbit by 2.42 % for 2.48 % without, and the mesh gains .05 dB there."""
 RATE = 4e-3
 BETAS = (0.9, 0.99)
 GRID = 1024
@@ -171,6 +170,7 @@ def optimise(
         if shown is views:
             errors[0 if step < len(views) else 1, view] = squares / (3 * len(lookup.column))
     lookups.clear()  # a tenth of what a job of large views holds
+    del first, second
     if np.isfinite(errors).any(axis=1).all():
         before, after = np.nanmean(errors, axis=1)
         context.note(texture_error_before=round(float(before), 6), texture_error_after=round(float(after), 6))
@@ -272,4 +272,5 @@ def _changed(texture: np.ndarray, change: np.ndarray) -> np.ndarray:
     fine = np.ascontiguousarray(change.transpose(1, 2, 0))
     if fine.shape[0] != size:
         fine = cv2.resize(fine, (size, size), interpolation=cv2.INTER_LINEAR)
-    return np.clip(texture + fine, 0, 1)
+    fine += texture
+    return np.clip(fine, 0, 1, out=fine)
