@@ -75,7 +75,7 @@ def test_cancel_is_grey_without_a_job(addon):
 
 def test_a_missing_picture_is_named_in_words_and_makes_no_job(addon, tmp_path):
     bpy.context.scene.orrery.path = str(tmp_path / "nothing.png")
-    with pytest.raises(RuntimeError, match=r"there is no file .*nothing\.png"):
+    with pytest.raises(RuntimeError, match=r"There is no file .*nothing\.png"):
         bpy.ops.orrery.generate()
     assert not addon.jobs.jobs
 
