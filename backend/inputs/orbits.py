@@ -79,16 +79,21 @@ def _coverage(masks: np.ndarray, cameras: Cameras, cells: int = 72) -> float:
     axis = (np.arange(cells) + 0.5) / cells * 1.3 - 0.65
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     height, width = masks.shape[1:]
-    pixels: list[np.ndarray] = []  # (2, points left) of each view: row, column
-    for view in range(len(cameras)):
-        position = cameras.take([view]).project(points)[0][0]
-        column = np.clip(position[:, 0].astype(np.int64), 0, width - 1)
-        row = np.clip(position[:, 1].astype(np.int64), 0, height - 1)
-        inside = masks[view][row, column]
-        points = points[inside]
-        pixels = [places[:, inside] for places in (*pixels, np.stack([row, column]))]
+    projection = cameras.intrinsics @ cameras.camera_from_world[:, :3]
+
+    def shown(view: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column (P,) of each point; all lie before the camera."""
+        image = points @ projection[view, :, :3].T + projection[view, :, 3]
+        column, row = (np.clip((image[:, i] / image[:, 2]).astype(np.int64), 0, n - 1) for i, n in sizes)
+        return row, column
+
+    sizes = (0, width), (1, height)
+    first = (0, len(cameras) // 4)  # from two sides: they leave the fewest points to the others
+    for view in (*first, *(v for v in range(len(cameras)) if v not in first)):
+        points = points[masks[view][shown(view)]]
     shares = []
-    for view, (row, column) in enumerate(pixels):
+    for view in range(len(cameras)):
+        row, column = shown(view)
         seen = np.zeros((height, width), dtype=np.float32)
         seen[row, column] = 1
         # a grid point covers about two pixels; close the gaps before comparing
