@@ -7,16 +7,15 @@ later (chunks, events).
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import zmq
 
 from backend.daemon.config import LOOPBACK, DaemonConfig
 from backend.daemon.curve import DOMAIN, AllowList, Gate, server_pair
+from backend.daemon.unix_socket import UnixSocket
 from shared_protocol import frames
 from shared_protocol import messages as m
-from shared_protocol.endpoint import local_socket
 from shared_protocol.errors import LimitExceeded, NotReachable
 
 QUEUED_OUT, QUEUED_IN = 72, 64
@@ -54,7 +53,7 @@ class Wire:
             else:
                 _bind(local, config.host, config.port)
             self.address = local.getsockopt_string(zmq.LAST_ENDPOINT)
-            self._socket_file = _bind_local_socket(local, config.state, self.address)
+            self._unix = UnixSocket.open(local, config.state, self.address)
             self._routers = [local]
             if config.remote:
                 remote = _router(context)
@@ -72,7 +71,9 @@ class Wire:
 
     def register(self, poller: zmq.Poller) -> None:
         """Watch the sockets."""
-        for socket in [*self._routers, *([self._gate.socket] if self._gate else [])]:
+        gate = [self._gate.socket] if self._gate else []
+        news = [self._unix.monitor] if self._unix else []
+        for socket in [*self._routers, *gate, *news]:
             poller.register(socket, zmq.POLLIN)
 
     @property
@@ -84,6 +85,8 @@ class Wire:
         """Up to `batch` messages of each socket."""
         if self._gate is not None:
             self._gate.answer()
+        if self._unix is not None:
+            self._unix.widen()
         for route, router in enumerate(self._routers):
             for _ in range(batch if router.get(zmq.EVENTS) & _READABLE else 0):
                 try:
@@ -150,8 +153,8 @@ class Wire:
 
     def close(self) -> None:
         """The last replies have half a second to go out."""
-        if self._socket_file is not None:
-            self._socket_file.unlink(missing_ok=True)
+        if self._unix is not None:
+            self._unix.close(self._routers[LOCAL])
         for router in self._routers:
             router.close(500)
         if self._gate is not None:
@@ -183,17 +186,3 @@ def _bind(router: "zmq.Socket[bytes]", host: str, port: int) -> None:
             f"port {port} at {host} cannot be used ({error.strerror})",
             remedy="Choose another one with --port, or leave it out.",
         ) from error
-
-
-def _bind_local_socket(router: "zmq.Socket[bytes]", state: Path, address: str) -> Path | None:
-    """Also a Unix socket in the state folder, which only its owner can enter; its path, None without one."""
-    for left in state.glob("*.sock"):  # by a daemon that was killed: this one holds the folder's lock
-        left.unlink(missing_ok=True)
-    path = local_socket(state, address)
-    if path is None or not zmq.has("ipc"):
-        return None
-    try:
-        router.bind(f"ipc://{path}")
-    except zmq.ZMQError:  # a file system without sockets: TCP does as well
-        return None
-    return path

@@ -171,14 +171,21 @@ class ViewCorrections:
     offsets: np.ndarray
 
     def applied(self, views: Views) -> Views:
-        """The views as they agree with one another: corrected cameras, colours of view 0's exposure."""
+        """The views as they agree with one another: corrected cameras, colours of view 0's exposure.
+
+        Views of 8 bits stay so, made one at a time.
+        """
         cameras = Cameras(
             self.world_from_camera, views.cameras.intrinsics, views.cameras.width, views.cameras.height
         )
-        rgba = np.array(views.rgba)
-        gains, offsets = (a[:, None, None].astype(np.float32) for a in (self.gains, self.offsets))
-        rgba[..., :3] = np.clip((rgba[..., :3] - offsets) / gains, 0, 1)
-        return replace(views, rgba=rgba, cameras=cameras)
+        eight = isinstance(views.rgba, EightBit)
+        corrected = np.empty(views.rgba.shape, np.uint8 if eight else np.float32)
+        gains, offsets = self.gains.astype(np.float32), self.offsets.astype(np.float32)
+        for i in range(len(views)):
+            rgba = np.array(views.rgba[i])
+            rgba[..., :3] = np.clip((rgba[..., :3] - offsets[i]) / gains[i], 0, 1)
+            corrected[i] = levels_of(rgba) if eight else rgba
+        return replace(views, rgba=EightBit(corrected) if eight else corrected, cameras=cameras)
 
 
 @dataclass(frozen=True)
