@@ -268,7 +268,9 @@ def test_both_engines_densify_alike(standin, soon):
     assert all(np.isfinite(array).all() for array in vars(theirs).values())
 
 
-@pytest.mark.parametrize("densify", ["classic", "published", "mcmc"])
+@pytest.mark.parametrize(
+    "densify", ["published", *(pytest.param(n, marks=pytest.mark.slow) for n in ("classic", "mcmc"))]
+)
 def test_a_torch_fit_that_densifies_gives_the_same_bits_again(standin, soon, densify):
     options = replace(WAY, gaussians=120, steps=10, densify=densify, most=160)
     (first, context), (second, _) = _fitted(options, 3), _fitted(options, 3)
