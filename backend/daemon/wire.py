@@ -54,6 +54,8 @@ class Wire:
                 _bind(local, config.host, config.port)
             self.address = local.getsockopt_string(zmq.LAST_ENDPOINT)
             self._unix = UnixSocket.open(local, config.state, self.address)
+            if self._unix is not None:
+                undo.callback(self._unix.close, local)
             self._routers = [local]
             if config.remote:
                 remote = _router(context)
