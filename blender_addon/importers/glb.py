@@ -65,6 +65,13 @@ class GlbMesh:
             return np.zeros(3, np.float32), np.zeros(3, np.float32)
         return self.vertices.min(axis=0), self.vertices.max(axis=0)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all arrays and pictures."""
+        arrays = (self.vertices, self.edges, self.corners, self.corner_edges, self.starts, self.uvs)
+        pictures = (len(entry.base_color) + len(entry.normal) for entry in self.materials)
+        return sum(values.nbytes for values in arrays) + sum(pictures)
+
     def lowered(self, height: float) -> "GlbMesh":
         """The same, `height` metres further down."""
         return replace(self, vertices=self.vertices - np.array([0, 0, height], np.float32))

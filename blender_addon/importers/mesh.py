@@ -7,6 +7,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from ..touched_memory import TouchedMemory
 from .glb import GlbMaterial, GlbMesh, read_glb
 from .steps import finished
 
@@ -26,19 +27,27 @@ def import_mesh(path: Path, name: str, collection: bpy.types.Collection) -> bpy.
     return finished(mesh_steps(read_glb(path), name, collection))
 
 
-def mesh_steps(glb: GlbMesh, name: str, collection: bpy.types.Collection, smooth: bool = True) -> Steps:
+def mesh_steps(
+    glb: GlbMesh,
+    name: str,
+    collection: bpy.types.Collection,
+    smooth: bool = True,
+    memory: TouchedMemory | None = None,
+) -> Steps:
     """The same from arrays, a little at a time; what the generator returns is the object.
 
     smooth  its faces are shaded so, else each is flat
+    memory  `glb.size` bytes of it, for what is made here
     """
+    memory = memory or TouchedMemory()
     mesh = bpy.data.meshes.new(name)
     try:
-        yield from _geometry(mesh, glb)
+        yield from _geometry(mesh, glb, memory)
         if not smooth:
             _put(mesh, "sharp_face", "BOOLEAN", "FACE", np.ones(len(glb.starts), bool))
             yield
         for entry in glb.materials:
-            mesh.materials.append((yield from _material(entry, name)))
+            mesh.materials.append((yield from _material(entry, name, memory)))
     except BaseException:
         with contextlib.suppress(ReferenceError):  # gone already, by an undo in between
             bpy.data.meshes.remove(mesh)
@@ -48,22 +57,28 @@ def mesh_steps(glb: GlbMesh, name: str, collection: bpy.types.Collection, smooth
     return item
 
 
-def _geometry(mesh: bpy.types.Mesh, glb: GlbMesh) -> Steps:
+def _geometry(mesh: bpy.types.Mesh, glb: GlbMesh, memory: TouchedMemory) -> Steps:
+    memory.give_back(glb.vertices.nbytes)
     mesh.vertices.add(len(glb.vertices))
     yield
     mesh.attributes["position"].data.foreach_set("vector", glb.vertices.ravel())
     yield
+    memory.give_back(glb.edges.nbytes)
     mesh.edges.add(len(glb.edges))
     _put(mesh, ".edge_verts", "INT32_2D", "EDGE", glb.edges)
     yield
+    memory.give_back(glb.corners.nbytes)
     mesh.loops.add(len(glb.corners))
     _put(mesh, ".corner_vert", "INT", "CORNER", glb.corners)
     yield
+    memory.give_back(glb.corner_edges.nbytes)
     _put(mesh, ".corner_edge", "INT", "CORNER", glb.corner_edges)
     yield
+    memory.give_back(glb.starts.nbytes)
     mesh.polygons.add(len(glb.starts))
     yield
     yield from _beginnings(mesh, glb.starts)
+    memory.give_back(glb.uvs.nbytes)
     uv_layer = mesh.uv_layers.new(name="UVMap", do_init=False)
     yield
     uv_layer.uv.foreach_set("vector", glb.uvs.ravel())
@@ -92,7 +107,7 @@ def _put(mesh: bpy.types.Mesh, name: str, kind: str, domain: str, values: np.nda
     attribute.data.foreach_set("value", values.ravel())
 
 
-def _material(entry: GlbMaterial, name: str) -> Steps:
+def _material(entry: GlbMaterial, name: str, memory: TouchedMemory) -> Steps:
     """A Principled material; base colour is sRGB-encoded, a normal map is not."""
     material = bpy.data.materials.new(name)
     if bpy.app.version < (5, 0, 0):
@@ -104,10 +119,12 @@ def _material(entry: GlbMaterial, name: str) -> Steps:
     principled.inputs["Base Color"].default_value = entry.factor
     yield
     if entry.base_color:
+        memory.give_back(len(entry.base_color))
         picture = _texture(nodes, entry.base_color, f"{name} base colour", "sRGB", (-320, 280))
         links.new(picture.outputs["Color"], principled.inputs["Base Color"])
         yield
     if entry.normal:
+        memory.give_back(len(entry.normal))
         picture = _texture(nodes, entry.normal, f"{name} normals", "Non-Color", (-520, -120))
         turned = nodes.new("ShaderNodeNormalMap")
         turned.location = (-220, -120)

@@ -5,6 +5,7 @@ from itertools import count, takewhile
 from pathlib import Path
 
 from ..splats.columns import Columns, open_file, read_columns
+from ..touched_memory import TouchedMemory
 from . import png
 from .glb import GlbMesh, read_glb
 
@@ -17,6 +18,7 @@ class Prepared:
     base      height of the meshes' origin in the frame of Gaussians and cameras, metres
     cameras   bytes of cameras.json
     cutout    path of the cut-out picture
+    memory    for what Blender makes of `mesh`
     """
 
     mesh: GlbMesh | None
@@ -25,6 +27,7 @@ class Prepared:
     splats: Columns | None
     cameras: bytes
     cutout: Path | None
+    memory: TouchedMemory
 
 
 def prepare(folder: Path, texture: int = 0, floor: bool = True) -> Prepared:
@@ -51,6 +54,7 @@ def prepare(folder: Path, texture: int = 0, floor: bool = True) -> Prepared:
         _gaussians(splats) if splats.exists() else None,
         cameras.read_bytes() if cameras.exists() else b"",
         cutout if cutout.exists() else None,
+        TouchedMemory(0 if mesh is None else mesh.size),
     )
 
 
@@ -70,8 +74,7 @@ def _mesh(path: Path, texture: int) -> GlbMesh:
 def _gaussians(path: Path) -> Columns:
     """All that the scene will ask of them is worked out here."""
     *_, columns = read_columns(open_file(path))
-    columns.base  # noqa: B018 - worked out here, kept
-    return columns
+    return columns.ready()
 
 
 def lod_file(level: int) -> str:

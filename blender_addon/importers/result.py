@@ -11,7 +11,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ..splats import importing, layout, nodes
+from ..splats import importing, layout
 from . import place, reference
 from .cameras import import_cameras
 from .glb import GlbMesh
@@ -112,7 +112,7 @@ def _fill(
     name, made = provenance.name, []
     mesh = splats = None
     if prepared.mesh is not None:
-        mesh = yield from mesh_steps(prepared.mesh, name, collection, placement.smooth)
+        mesh = yield from mesh_steps(prepared.mesh, name, collection, placement.smooth, prepared.memory)
         made.append(mesh)
         if placement.lods and prepared.lods:
             made += yield from _lods(collection, prepared.lods, name, placement.smooth)
@@ -126,11 +126,7 @@ def _fill(
             modifier.voxel_size = max(float((high - low).max()) / _QUADS, 1e-4)
             modifier.use_smooth_shade = True
     if prepared.splats is not None:
-        data = layout.new_data(f"{name} Gaussians", prepared.splats.count)
-        yield from layout.fill(data, prepared.splats)
-        if not layout.native(data):
-            yield from nodes.group_steps(prepared.splats.degree)
-        splats = layout.new_object(data.name, data, prepared.splats.degree, collection)
+        splats = yield from importing.object_steps(prepared.splats, f"{name} Gaussians", collection)
         importing.prepare_scene(scene)
         made.append(splats)
         yield

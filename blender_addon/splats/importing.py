@@ -1,5 +1,6 @@
 """Files of Gaussians -> objects in the scene."""
 
+import contextlib
 import mmap
 from collections.abc import Iterator
 
@@ -38,20 +39,23 @@ def import_steps(
     for read in reading:
         columns = read
         yield None
+    yield (yield from object_steps(columns, name, collection))
+
+
+def object_steps(columns: Columns, name: str, collection: bpy.types.Collection) -> Iterator[None]:
+    """The same from columns; what the generator returns is the object."""
+    columns.memory.give_back(columns.positions.nbytes)
     data = layout.new_data(name, columns.count)
-    done = False
     try:
-        yield None
-        for _ in layout.fill(data, columns):
-            yield None
+        yield
+        yield from layout.fill(data, columns)
         if not layout.native(data):
-            for _ in nodes.group_steps(columns.degree):
-                yield None
-        done = True
-    finally:
-        if not done:
+            yield from nodes.group_steps(columns.degree)
+    except BaseException:
+        with contextlib.suppress(ReferenceError):  # gone already, by an undo in between
             layout.remove_data(data)
-    yield layout.new_object(name, data, columns.degree, collection)
+        raise
+    return layout.new_object(name, data, columns.degree, collection)
 
 
 def _last(steps: Iterator[bpy.types.Object | None]) -> bpy.types.Object:

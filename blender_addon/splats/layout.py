@@ -230,6 +230,7 @@ def fill(data: Data, columns: Columns) -> Iterator[None]:
     )
     harmonics = ((coefficient(k), c) for k, c in enumerate(columns.coefficients) if k)
     for name, values in (*kept, *shown, *harmonics):
+        columns.memory.give_back(values.nbytes)
         make(data, name)  # takes as long as setting it: the memory is new
         yield
         yield from _put_steps(data, name, values)
