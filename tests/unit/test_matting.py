@@ -107,6 +107,20 @@ def test_hole_that_shows_the_backdrop_is_background():
     assert iou(alpha, truth) > 0.98
 
 
+def test_a_small_hole_is_background_and_a_highlight_of_the_same_white_is_not():
+    hole, ball = disc(512, 180, 256, 9), disc(512, 340, 256, 90)
+    y, x = np.mgrid[:512, :512] + 0.5
+    shade = 0.35 + 1.2 * np.exp(-(((x - 320) / 9) ** 2 + ((y - 230) / 9) ** 2) / 2)  # burnt out
+    truth = np.maximum(disc(512, 180, 256, 80), ball) - hole
+    rgb = over((0.7, 0.4, 0.1), truth, np.ones((512, 512, 3)))
+    rgb[ball > 0.99] = np.minimum(shade[ball > 0.99], 1)[:, None] * np.ones(3)
+    assert (rgb[225:235, 315:325] == 1).all()
+    alpha, _ = cut(rgb)
+    assert alpha[256, 180] == 0
+    assert (alpha[ball > 0.99] > 0.9).mean() > 0.99
+    assert iou(alpha, truth) > 0.98
+
+
 def test_busy_background_is_cut_with_low_confidence_and_a_warning():
     noise = np.random.default_rng(2).uniform(0, 0.5, (32, 32, 3))
     backdrop = np.kron(noise, np.ones((8, 8, 1)))

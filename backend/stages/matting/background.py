@@ -67,6 +67,8 @@ SOFT, SHARP = 0.045, 0.12
 second, the edge of a shadow near its object lies between."""
 EVEN, SOFTEST = 0.15, 0.015
 """On a backdrop even to this misfit (one painted, not photographed) only the softest shadow is believed."""
+HOLE_EDGE = 10.0
+"""CIE Lab units by which most that lies 4 pixels around a small hole differs from the backdrop."""
 GROUND = 0.45
 """The lower share of the object's box in which cast shadows are looked for."""
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -171,13 +173,27 @@ def _grown_from_border(passable: np.ndarray, seed: np.ndarray) -> np.ndarray:
 
 
 def _backdrop_holes(enclosed: np.ndarray, distance: np.ndarray, close: float, soft: np.ndarray) -> np.ndarray:
-    """Enclosed regions that look just like the backdrop: holes, not paint."""
+    """Enclosed regions that look just like the backdrop: holes, not paint.
+
+    A small one, as between arm and body, must look more so: as even as the backdrop itself, and with a
+    sharp edge, which a highlight does not have.
+    """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(enclosed.astype(np.uint8), connectivity=4)
-    least = 0.0015 * enclosed.size
+    large, small = 0.0015 * enclosed.size, 0.0004 * enclosed.size
     holes = np.zeros(count, dtype=bool)
-    for number in range(1, count):
-        if stats[number, cv2.CC_STAT_AREA] >= least:
-            holes[number] = float(np.median(distance[labels == number])) < 0.6 * close
+    for number in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= small) + 1:
+        x, y, width, height, area = stats[number]
+        box = slice(max(y - 4, 0), y + height + 4), slice(max(x - 4, 0), x + width + 4)
+        inside, misfit = (labels[box] == number).astype(np.uint8), distance[box]
+        if area >= large:
+            holes[number] = float(np.median(misfit[inside > 0])) < 0.6 * close
+            continue
+        core = cv2.erode(inside, _SQUARE) > 0
+        rim = (cv2.dilate(inside, _SQUARE, iterations=4) > 0) & ~(
+            cv2.dilate(inside, _SQUARE, iterations=3) > 0
+        )
+        even = core.any() and float(np.percentile(misfit[core], 90)) < EVEN
+        holes[number] = even and float(np.percentile(misfit[rim], 25)) > HOLE_EDGE
     hole = holes[labels]
     if not hole.any():
         return hole
