@@ -110,10 +110,10 @@ def test_hole_that_shows_the_backdrop_is_background():
 def test_a_small_hole_is_background_and_a_highlight_of_the_same_white_is_not():
     hole, ball = disc(512, 180, 256, 9), disc(512, 340, 256, 90)
     y, x = np.mgrid[:512, :512] + 0.5
-    shade = 0.35 + 1.2 * np.exp(-(((x - 320) / 9) ** 2 + ((y - 230) / 9) ** 2) / 2)  # burnt out
+    light = 1.2 * np.exp(-(((x - 320) / 9) ** 2 + ((y - 230) / 9) ** 2) / 2)  # burnt out
     truth = np.maximum(disc(512, 180, 256, 80), ball) - hole
     rgb = over((0.7, 0.4, 0.1), truth, np.ones((512, 512, 3)))
-    rgb[ball > 0.99] = np.minimum(shade[ball > 0.99], 1)[:, None] * np.ones(3)
+    rgb[ball > 0.99] = np.minimum(light[ball > 0.99][:, None] + (0.1, 0.3, 0.6), 1)
     assert (rgb[225:235, 315:325] == 1).all()
     alpha, _ = cut(rgb)
     assert alpha[256, 180] == 0

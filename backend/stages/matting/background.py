@@ -68,7 +68,7 @@ second, the edge of a shadow near its object lies between."""
 EVEN, SOFTEST = 0.15, 0.015
 """On a backdrop even to this misfit (one painted, not photographed) only the softest shadow is believed."""
 HOLE_EDGE = 10.0
-"""CIE Lab units by which most that lies 4 pixels around a small hole differs from the backdrop."""
+"""CIE Lab units by which the edge of a small hole differs from the backdrop."""
 GROUND = 0.45
 """The lower share of the object's box in which cast shadows are looked for."""
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -157,6 +157,12 @@ def _without_slivers(background: np.ndarray, shaded: np.ndarray) -> np.ndarray:
     return background | removed[labels] | ((closed > 0) & near & shaded)
 
 
+def _ring(region: np.ndarray, pixels: int) -> np.ndarray:
+    """(H, W) bool: what lies so far outside a region."""
+    outer, inner = (cv2.dilate(region, _SQUARE, iterations=n) for n in (pixels, pixels - 1))
+    return outer > inner
+
+
 def main_rows(mask: np.ndarray) -> np.ndarray:
     """(H,) bool: rows that hold a fair share of a mask, so that crumbs do not count."""
     counts = mask.sum(axis=1)
@@ -183,17 +189,15 @@ def _backdrop_holes(enclosed: np.ndarray, distance: np.ndarray, close: float, so
     holes = np.zeros(count, dtype=bool)
     for number in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= small) + 1:
         x, y, width, height, area = stats[number]
-        box = slice(max(y - 4, 0), y + height + 4), slice(max(x - 4, 0), x + width + 4)
+        box = slice(max(y - 8, 0), y + height + 8), slice(max(x - 8, 0), x + width + 8)
         inside, misfit = (labels[box] == number).astype(np.uint8), distance[box]
         if area >= large:
             holes[number] = float(np.median(misfit[inside > 0])) < 0.6 * close
             continue
         core = cv2.erode(inside, _SQUARE) > 0
-        rim = (cv2.dilate(inside, _SQUARE, iterations=4) > 0) & ~(
-            cv2.dilate(inside, _SQUARE, iterations=3) > 0
-        )
+        near, far = (float(np.median(misfit[_ring(inside, pixels)])) for pixels in (3, 7))
         even = core.any() and float(np.percentile(misfit[core], 90)) < EVEN
-        holes[number] = even and float(np.percentile(misfit[rim], 25)) > HOLE_EDGE
+        holes[number] = even and near > max(HOLE_EDGE, 0.7 * far)
     hole = holes[labels]
     if not hole.any():
         return hole
