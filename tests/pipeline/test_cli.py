@@ -103,11 +103,12 @@ def test_a_bad_picture_gets_one_sentence_exit_code_2_and_leaves_nothing(kind, wo
         (("--set", "texture.size=big"), "does not fit"),
         (("--set", "texture.size"), "no value"),
         (("--set", "texture.sise=3"), "is unknown"),
-        (("--splats", "gsplat"), "unavailable"),
+        (("--orbit", "sv3d_u"), "unavailable"),
     ],
 )
 def test_wrong_options_are_named_before_work_starts(arguments, words, tmp_path):
-    done = backend("generate", EXAMPLE, "-o", tmp_path / "out", "--quality", "draft", *arguments)
+    told = "generate", EXAMPLE, "-o", tmp_path / "out", "--quality", "draft", *arguments
+    done = backend(*told, ORRERY_WEIGHTS=str(tmp_path / "none"))
     assert done.returncode == 2
     assert words in done.stderr
     assert not (tmp_path / "out").exists()

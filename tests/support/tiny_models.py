@@ -1,6 +1,7 @@
 """Tiny checkpoints in the published layouts, made by the key rules run backwards, with weights of a rule."""
 
 import collections
+import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,11 @@ def settings_of(layout: layouts.Layout, part: layouts.Part):
 
 def tensors(name: str, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     """Every tensor of a tiny file of this layout, unwrapped."""
+    return {key: tensor.to(dtype, copy=True) for key, tensor in _ruled(name).items()}
+
+
+@functools.cache
+def _ruled(name: str) -> dict[str, torch.Tensor]:
     layout = layouts.LAYOUTS[name]
     found = {}
     for part in layout.parts:
@@ -72,10 +78,10 @@ def tensors(name: str, dtype: torch.dtype = torch.float32) -> dict[str, torch.Te
             if take.absent is not None and not (absent_are_there or "image" in _decoder(layout)):
                 continue
             full = part.prefix + take.source
-            found[full] = torch.from_numpy(rule_weight(take.source, published_shape(take, shape))).to(dtype)
+            found[full] = torch.from_numpy(rule_weight(take.source, published_shape(take, shape)))
     if any(part.network is layouts.CLIP for part in layout.parts):
         start = layout.part("clip").prefix
-        found |= {start + text: torch.zeros(3, dtype=dtype) for text in TEXT}
+        found |= {start + text: torch.zeros(3) for text in TEXT}
     return found
 
 

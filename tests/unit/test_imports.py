@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,14 +50,19 @@ def _modules():
             yield name, path
 
 
-def _imports(path, name, *, top_level_only=False):
+@cache
+def _statements(path, top_level_only):
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def _imports(path, name, *, top_level_only=False):
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in nodes:
+    for node in _statements(path, top_level_only):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             yield ".".join([*base, node.module] if node.module else base)
 

@@ -96,8 +96,8 @@ def test_contour_area_is_the_area_of_the_disc():
 @pytest.mark.parametrize("elevation", [0.0, 25.0, -20.0, 55.0])
 @pytest.mark.parametrize("name", SHAPES)
 def test_shape_is_closed_and_its_front_outline_is_the_cut_outs(name, elevation):
-    options = dataclasses.replace(SMALL, elevation=elevation)
-    picture = cutout(name)
+    options = dataclasses.replace(SMALL, size=128, elevation=elevation)
+    picture = cutout(name, 128)
     shape, cameras = shape_of(picture, options)
     mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
     assert mesh.is_watertight and mesh.is_winding_consistent

@@ -19,6 +19,8 @@ from tests.unit.test_splat_raster import NAMES, _camera, _relative_error, _scene
 torch = pytest.importorskip("torch")
 gsplat = pytest.importorskip("backend.stages.splats.gsplat")
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 
 @pytest.fixture
 def standin(monkeypatch):

@@ -1,6 +1,7 @@
 """Other programs' readers and writers agree with ours: gsply and gaussforge.
 
-Both copy the numbers of a PLY into an SPZ unturned, so ours are asked to keep the axes.
+Both copy the numbers of a PLY into an SPZ unturned, so ours are asked to keep the axes. gsply compiles its
+packed formats when it is first asked for one, for some 15 s: those tests are slow ones.
 """
 
 import numpy as np
@@ -71,7 +72,10 @@ def _gaussforge_read(data, kind):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["ply", "compressed.ply", "spz"])
+SLOW_TO_COMPILE = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("compressed.ply", "spz")]
+
+
+@pytest.mark.parametrize("kind", ["ply", *SLOW_TO_COMPILE])
 def test_gsply_reads_what_we_write(kind, tmp_path):
     stored = _splats()
     path = tmp_path / f"a.{kind}"
@@ -79,6 +83,7 @@ def test_gsply_reads_what_we_write(kind, tmp_path):
     _assert_close(_ordered(stored, kind), _gsply_read(path), **BOUNDS[kind])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ply", "compressed.ply", "spz"])
 def test_we_read_what_gsply_writes(kind, tmp_path):
     gsply = pytest.importorskip("gsply", reason="gsply is an oracle of the dev extra")

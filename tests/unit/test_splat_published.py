@@ -21,6 +21,8 @@ from tests.unit.test_splat_raster import NAMES, _camera, _relative_error, _scene
 torch = pytest.importorskip("torch")
 gsplat = pytest.importorskip("backend.stages.splats.gsplat")
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 WAY = replace(
     OPTIONS, gaussians=200, loss="mse", ssim=1.0, alpha=0.0, opacity=0.1, start="published",
     densify="published", rates="published", coarse=0.0,
@@ -247,9 +249,9 @@ def test_the_scene_of_a_ring_is_a_tenth_larger_than_the_ring():
 
 def _fitted(options: SplatsOptions, seed: int = 0, engine: str = "torch", **told):
     """Gaussians, and the context of the fit."""
-    views, context = _ball(40), _context(seed, **told)
+    views, context = _ball(28), _context(seed, **told)
     start = start_on_hull(views, options, context)
-    targets = make_targets(views, 40)
+    targets = make_targets(views, 28)
     if engine == "cpu":
         return fit(start, targets, options, context), context
     return gsplat.fit_torch(start, targets, options, context, gsplat.draw_view, "cpu"), context

@@ -95,10 +95,10 @@ def test_a_missing_view_is_named(views, tmp_path):
 
 def test_the_film_of_a_published_orbit_is_cut_out_without_codec_blocks(tmp_path):
     preset = ORBITS["hi3d"]
-    truth = render_views(lopsided_figure(), preset.cameras(10.0, 256, 256))
+    truth = render_views(lopsided_figure(), preset.cameras(10.0, 160, 160))
     with av.open(str(tmp_path / "orbit.mp4"), "w") as film:
         stream = film.add_stream("libx264", rate=8, options={"crf": "17"})
-        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 160, 160, "yuv420p"
         for rgba in truth.rgba:
             white = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
             film.mux(stream.encode(av.VideoFrame.from_ndarray(quantize(white), format="rgb24")))
@@ -112,7 +112,7 @@ def test_the_film_of_a_published_orbit_is_cut_out_without_codec_blocks(tmp_path)
 @pytest.mark.parametrize("elevation", [0.0, 20.0])
 def test_the_elevation_of_an_orbit_is_found_from_its_silhouettes(elevation):
     preset = ORBITS["hi3d"]
-    views = render_views(lopsided_figure(), preset.cameras(elevation, 128, 128), supersample=1)
+    views = render_views(lopsided_figure(), preset.cameras(elevation, 80, 80), supersample=1)
     assert estimate_elevation(views.rgba[..., 3], preset) == pytest.approx(elevation, abs=3)
 
 
