@@ -1,24 +1,31 @@
 """The Gaussians of all drawn objects in textures of the GPU.
 
 Objects that share their data share its rows. The textures are made again when data come or change: in
-steps, so that the window stays alive, and the old ones are drawn meanwhile.
+steps, so that the window stays alive, and the old ones are drawn meanwhile. Memory that Blender or the driver
+takes in one piece was touched before, in a thread.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import gpu
 import numpy as np
 
+from ..importers.steps import beside
+from ..touched_memory import TouchedMemory
 from . import layout
 from .shaders import ATLAS_ROW, COLOR_TEXELS, COLORS, GEOMETRY, copy_rows
 
 _ROWS = 32
 """Rows of a texture that are worked out and uploaded at once: 2 MB."""
-_TOUCHED = 1 << 20
-"""Numbers whose memory is touched for the first time at once: 2 ms."""
+_BLOCK = 1 << 12
+"""Gaussians whose covariances are worked out at once: they stay in the cache."""
 LARGEST = (1 << 24) - 1
 """Row numbers travel as float32."""
+_SMALL = 1 << 21
+"""So many bytes are taken in less than a millisecond whatever they cost."""
+_TEXEL_BYTES = {"RGBA32F": 16, "RG32F": 8, "RGBA16F": 8}
 
 
 @dataclass
@@ -44,11 +51,12 @@ class Atlas:
         return bool(self.geometry) and bool(self.colors)
 
 
-def build(sources: Sequence[tuple[str, object]]) -> Iterator[Atlas]:
+def build(sources: Sequence[tuple[str, object]]) -> Iterator[Atlas | None]:
     """Steps that make the atlas of (name, data-block); yields it after each, the last one is complete.
 
-    A step makes or reads one thing of all Gaussians, or works on `_ROWS` rows of a texture. Data-blocks that
-    do not fit are named in `left_out`.
+    A step makes or reads one thing of all Gaussians, or works on `_ROWS` rows of a texture. None stands
+    before a step that may be long: it is to begin a turn of its own. Data-blocks that do not fit are named
+    in `left_out`.
     """
     atlas, rows, chosen, left_out = Atlas(), 0, [], []
     limit = min(LARGEST // ATLAS_ROW, gpu.capabilities.max_texture_size_get())
@@ -65,63 +73,77 @@ def build(sources: Sequence[tuple[str, object]]) -> Iterator[Atlas]:
         yield atlas
         return
     degrees = {name: layout.degree(data) for name, data, _, _ in chosen}
-    most = 4 * max(count for *_, count in chosen)
-    # Used again: memory is slow when it is touched for the first time.
-    scratch = yield from _each(_fresh(3, most), atlas)
+    # Used again for every attribute and every piece: memory is slow when it is touched for the first time.
+    most = max(count for *_, count in chosen)
+    scratch = yield from _beside(48 * most, lambda: np.full((3, 4 * most), 0, np.float32))
+    staging = yield from _beside(32 * most, lambda: _Staging(min(rows, _ROWS)))
     geometry = [_Target(width, rows, kind) for width, kind in GEOMETRY.values()]
-    yield from _each(_made(geometry), atlas)
+    for target in geometry:
+        yield from target.make(staging)
+        yield atlas
     for name, data, first, count in chosen:
-        (own,) = yield from _each(_fresh(1, 3 * count), atlas)
+        own = yield from _beside(12 * count, lambda size=3 * count: np.full(size, 0, np.float32))
         positions = yield from _read(atlas, data, "position", own)
         atlas.blocks[name] = Block(first * ATLAS_ROW, positions, degrees[name])
         scales = yield from _read(atlas, data, "scale", scratch[0])
         rotations = yield from _read(atlas, data, "rotation", scratch[1])
-        opacities = (yield from _read(atlas, data, "radiance:base", scratch[2]))[:, 3:]
+        opacities = (yield from _read(atlas, data, "radiance:base", scratch[2]))[:, 3]
+        spreads = yield from _beside(24 * count, lambda given=(scales, rotations): covariances(*given))
+        head, *others = geometry
         for part, row in _parts(first, count):
-            spread = covariances(scales[part], rotations[part])
+            spread = spreads[part]
+            texels = staging.texels(len(spread), head)
+            texels[:, :3], texels[:, 3] = positions[part], opacities[part]
+            head.put(staging, row)
             yield atlas
-            head = np.concatenate([positions[part], opacities[part]], axis=1)
-            for target, values in zip(geometry, (head, spread[:, :4], spread[:, 4:]), strict=True):
-                target.put(values, row)
-                yield atlas
+            for target, values in zip(others, (spread[:, :4], spread[:, 4:]), strict=True):
+                staging.texels(len(spread), target)[:] = values
+                target.put(staging, row)
+            yield atlas
+        del spreads
     atlas.geometry = [target.texture for target in geometry]
     # The smallest sufficient number of textures.
     terms = (max(degrees.values()) + 1) ** 2
     for number in range(-(-terms // COLOR_TEXELS)):
         target = _Target(COLOR_TEXELS, rows, "RGBA16F")
-        yield from _each(_made([target]), atlas)
+        yield from target.make(staging)
+        yield atlas
         for name, data, first, count in chosen:
             there = range((degrees[name] + 1) ** 2)[COLOR_TEXELS * number : COLOR_TEXELS * (number + 1)]
             columns = []
             for place, k in enumerate(there):
                 columns.append((yield from _read(atlas, data, layout.coefficient(k), scratch[place])))
             for part, row in _parts(first, count) if columns else ():
-                texels = np.zeros((len(columns[0][part]), COLOR_TEXELS, 4), np.float32)
+                texels = staging.texels(len(columns[0][part]), target)
+                texels[:] = 0
                 for place, column in enumerate(columns):
-                    texels[:, place, :3] = column[part, :3]
-                target.put(texels, row)
+                    texels[:, 4 * place : 4 * place + 3] = column[part, :3]
+                target.put(staging, row)
                 yield atlas
         atlas.colors.append(target.texture)
         yield atlas
 
 
-def _fresh(arrays: int, size: int) -> Iterator[None]:
-    """(arrays, size) float32 whose memory was touched, in steps."""
-    values = np.empty((arrays, size), np.float32)
-    flat = values.reshape(-1)
-    for start in range(0, flat.size, _TOUCHED):
-        flat[start : start + _TOUCHED] = 0
-        yield
-    return values
-
-
-def _read(atlas: Atlas, data: layout.Data, name: str, scratch: np.ndarray) -> Iterator[Atlas]:
-    """`layout.values` in two steps: at the first look Blender copies what the evaluated scene shares."""
+def _read(atlas: Atlas, data: layout.Data, name: str, scratch: np.ndarray) -> Iterator[Atlas | None]:
+    """`layout.values`, in steps: at the first look Blender copies what the evaluated scene shares."""
+    wide = name in ("rotation", "radiance:base")
+    yield from _room((16 if wide else 12) * layout.count(data))
     data.attributes[name]
     yield atlas
-    values = layout.values(data, name, scratch)
-    yield atlas
-    return values
+    return layout.values(data, name, scratch)
+
+
+def _room(size: int) -> Iterator[None]:
+    """Before a step that takes so many bytes: as many are touched in a thread, and let go right before it."""
+    if size >= _SMALL:
+        memory = yield from beside(lambda: TouchedMemory(size))
+        yield
+        memory.give_back(size)
+
+
+def _beside(size: int, work: Callable[[], Any]) -> Iterator[None]:
+    """`work()`, which fills so many bytes: in a thread where they are many."""
+    return work() if size < _SMALL else (yield from beside(work))
 
 
 def _parts(first: int, count: int) -> Iterator[tuple[slice, int]]:
@@ -130,53 +152,66 @@ def _parts(first: int, count: int) -> Iterator[tuple[slice, int]]:
         yield slice(start * ATLAS_ROW, min((start + _ROWS) * ATLAS_ROW, count)), first + start
 
 
-def _each(steps: Iterator[None], atlas: Atlas) -> Iterator[Atlas]:
-    """The same steps, yielding the atlas; returns what they return."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-        yield atlas
+class _Staging:
+    """Where texels stand before they are uploaded."""
+
+    def __init__(self, rows: int) -> None:
+        """rows: at most so many at once."""
+        widest = max(width * 4 for width in (COLOR_TEXELS, *(width for width, _ in GEOMETRY.values())))
+        self.buffer = gpu.types.Buffer("FLOAT", widest * ATLAS_ROW * rows)
+        self._values = np.frombuffer(self.buffer, np.float32)
+        self._values[:] = 0
+        self.rows = 0
+
+    def texels(self, count: int, target: "_Target") -> np.ndarray:
+        """(count, numbers a Gaussian) to be filled; the rest of their last row is 0."""
+        self.rows = -(-count // ATLAS_ROW)
+        whole = self._values[: self.rows * ATLAS_ROW * target.numbers].reshape(-1, target.numbers)
+        whole[count:] = 0
+        return whole[:count]
 
 
 class _Target:
     """A texture that is filled piece by piece.
 
     Python can only fill a texture as a whole, 50 ms for a million Gaussians: pieces are uploaded and drawn
-    into it. The first piece of each kind may wait for the driver to translate the program.
+    into it.
     """
 
     def __init__(self, texels: int, rows: int, kind: str) -> None:
         """`texels` a Gaussian; kind of the texture, such as "RGBA32F"."""
         self._size, self._kind = (texels * ATLAS_ROW, rows), kind
+        self.numbers = texels * (2 if kind == "RG32F" else 4)
         self.texture: gpu.types.GPUTexture | None = None
 
-    def make(self) -> None:
-        """The driver may clear its memory now, 1 ms for 2 MB on a processor."""
+    def make(self, staging: "_Staging") -> Iterator[None]:
+        """The driver may clear its memory now, .3 ms for 2 MB on a processor, and translate the program that
+        fills it."""
+        width, rows = self._size
+        yield from _room(width * rows * _TEXEL_BYTES[self._kind])
         self.texture = gpu.types.GPUTexture(self._size, format=self._kind)
         self._frame = gpu.types.GPUFrameBuffer(color_slots=self.texture)
+        staging.texels(1, self)
+        self.put(staging, 0)
 
-    def put(self, values: np.ndarray, row: int) -> None:
-        """The texels of Gaussians, (G, ...), from this row on; the rest of their last row is left at 0."""
-        width = self._size[0]
-        channels = 2 if self._kind == "RG32F" else 4
-        rows = -(-values.size // (width * channels))
-        whole = np.zeros(rows * width * channels, np.float32)
-        whole[: values.size] = values.reshape(-1)
-        piece = float_texture(whole, (width, rows), "RG32F" if channels == 2 else "RGBA32F")
+    def put(self, staging: _Staging, row: int) -> None:
+        """The texels that stand there, from this row on."""
+        kind = "RG32F" if self._kind == "RG32F" else "RGBA32F"
+        piece = gpu.types.GPUTexture((self._size[0], staging.rows), format=kind, data=staging.buffer)
         with self._frame.bind():
             copy_rows(piece, row)
 
 
-def _made(targets: Sequence[_Target]) -> Iterator[None]:
-    for target in targets:
-        target.make()
-        yield
-
-
 def covariances(scales: np.ndarray, rotations: np.ndarray) -> np.ndarray:
     """(G, 3), (G, 4) wxyz -> (G, 6) float32 xx xy xz yy yz zz."""
+    result = np.zeros((len(scales), 6), np.float32)
+    for start in range(0, len(scales), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        _covariances(scales[part], rotations[part], result[part])
+    return result
+
+
+def _covariances(scales: np.ndarray, rotations: np.ndarray, result: np.ndarray) -> None:
     w, x, y, z = rotations.T
     s = scales * scales
     length = np.einsum("gi,gi->g", rotations, rotations)
@@ -186,11 +221,9 @@ def covariances(scales: np.ndarray, rotations: np.ndarray) -> np.ndarray:
         (two * (x * y - w * z), 1 - two * (x * x + z * z), two * (y * z + w * x)),
         (two * (x * z + w * y), two * (y * z - w * x), 1 - two * (x * x + y * y)),
     )
-    result = np.zeros((len(scales), 6), np.float32)
     for axis, column in enumerate(columns):
         for place, (i, j) in enumerate(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))):
             result[:, place] += s[:, axis] * column[i] * column[j]
-    return result
 
 
 def float_texture(values: np.ndarray, size: tuple[int, int], kind: str) -> gpu.types.GPUTexture:

@@ -1,8 +1,9 @@
 """The order in which Gaussians are blended: far to near, sorted beside the user interface."""
 
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,11 +55,13 @@ class Sorter:
     numpy lets go of the interpreter while it sorts, so the window stays alive.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, finish: Callable[[np.ndarray], Any] = lambda order: order) -> None:
+        """finish: what is made of each order, in the thread."""
+        self._finish = finish
         self._lock = threading.Lock()
         self._wanted: tuple[Hashable, np.ndarray, tuple[Placed, ...]] | None = None
         self._working: Hashable = None
-        self._done: tuple[Hashable, np.ndarray] | None = None
+        self._done: tuple[Hashable, Any] | None = None
         self._error: BaseException | None = None
 
     def request(self, key: Hashable, view_from_world: np.ndarray, placed: Sequence[Placed]) -> None:
@@ -70,8 +73,8 @@ class Sorter:
             if self._working is None:
                 self._start()
 
-    def take(self) -> tuple[Hashable, np.ndarray] | None:
-        """(key, order) that was finished since the last call. Raises what the thread raised."""
+    def take(self) -> tuple[Hashable, Any] | None:
+        """(key, what `finish` made of the order) since the last call. Raises what the thread raised."""
         with self._lock:
             done, self._done = self._done, None
             error, self._error = self._error, None
@@ -92,7 +95,7 @@ class Sorter:
     def _run(self, key: Hashable, view_from_world: np.ndarray, placed: tuple[Placed, ...]) -> None:
         result = error = None
         try:
-            result = far_to_near(view_from_world, placed)
+            result = self._finish(far_to_near(view_from_world, placed))
         except (MemoryError, ValueError) as raised:
             error = raised
         with self._lock:

@@ -7,6 +7,7 @@ from math import isqrt
 import gpu
 import numpy as np
 
+from ..touched_memory import TouchedMemory
 from . import shaders
 from .atlas import Atlas, float_texture
 from .order import Placed
@@ -37,12 +38,27 @@ def placed(atlas: Atlas, instances: Sequence[Instance]) -> list[Placed]:
     return result
 
 
+class PreparedOrder:
+    """An order on its way to the GPU, made in any thread: that costs the main thread less."""
+
+    def __init__(self, order: np.ndarray) -> None:
+        """order: (N, 2) float32, see `far_to_near`."""
+        self.count = len(order)
+        self._rows = max(1, -(-len(order) // shaders.ORDER_ROW))
+        self._buffer = gpu.types.Buffer("FLOAT", 2 * self._rows * shaders.ORDER_ROW)
+        values = np.frombuffer(self._buffer, np.float32)
+        values[: order.size] = order.reshape(-1)
+        self._memory = TouchedMemory(values.nbytes)  # the texture will take as much
+
+    def texture(self) -> gpu.types.GPUTexture:
+        """Of `ORDER_ROW` texels a row; on the main thread."""
+        self._memory.give_back(self._memory.size)
+        return gpu.types.GPUTexture((shaders.ORDER_ROW, self._rows), format="RG32F", data=self._buffer)
+
+
 def order_texture(order: np.ndarray) -> gpu.types.GPUTexture:
     """(N, 2) float32 -> a texture of `ORDER_ROW` texels a row."""
-    rows = max(1, -(-len(order) // shaders.ORDER_ROW))
-    padded = np.zeros((rows * shaders.ORDER_ROW, 2), np.float32)
-    padded[: len(order)] = order
-    return float_texture(padded, (shaders.ORDER_ROW, rows), "RG32F")
+    return PreparedOrder(order).texture()
 
 
 def paint(

@@ -19,7 +19,7 @@ import numpy as np
 from . import layout, nodes, painter, shaders
 from .atlas import Atlas, build
 from .order import Sorter, far_to_near
-from .painter import Instance
+from .painter import Instance, PreparedOrder
 from .view import View
 
 BUDGET = 0.004
@@ -36,7 +36,7 @@ _FORGOTTEN = 5.0
 class _Seen:
     """What was made for one view."""
 
-    sorter: Sorter = field(default_factory=Sorter)
+    sorter: Sorter = field(default_factory=lambda: Sorter(PreparedOrder))
     target: gpu.types.GPUOffScreen | None = None
     order: gpu.types.GPUTexture | None = None
     count: int = 0
@@ -53,10 +53,16 @@ class Viewports:
         self._sources: tuple = ()
         self._stamps: dict[str, int] = {}
         self._stamp = 0
-        self._building: Iterator[Atlas] | None = None
+        self._building: Iterator[Atlas | None] | None = None
         self._building_sources: tuple = ()
+        self._built: Atlas | None = None  # what it made so far
         self._seen: dict[int, _Seen] = {}
         self.longest = 0.0  # seconds of one drawing, for measurements
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is being made for the views."""
+        return self._building is None and not any(seen.sorter.busy for seen in self._seen.values())
 
     def changed(self, data_name: str | None = None) -> None:
         """The Gaussians of this data-block (None: any) may have changed."""
@@ -67,7 +73,7 @@ class Viewports:
 
     def draw(self) -> None:
         """Called by Blender for each 3D view."""
-        began = time.perf_counter()
+        began, until = time.perf_counter(), time.thread_time() + 2 * BUDGET
         context = bpy.context
         items = visible_items(context)
         if not items:
@@ -80,7 +86,7 @@ class Viewports:
             return
         seen = self._seen.setdefault(context.region.as_pointer(), _Seen())
         seen.used = began
-        self._sort(seen, view, items)
+        self._sort(seen, view, items, until)
         if seen.order is None:
             return
         by_name = dict(items)
@@ -105,23 +111,26 @@ class Viewports:
         if self._building is None or self._building_sources != sources:
             blocks = [(name, _data(name)) for name in names]
             self._building = build([(name, data) for name, data in blocks if data is not None])
-            self._building_sources = sources
+            self._building_sources, self._built = sources, None
         end = time.perf_counter() + BUDGET
-        atlas = None
         try:
             while time.perf_counter() < end:
-                atlas = next(self._building)
+                step = next(self._building)
+                if step is None:
+                    break  # the next step may be long
+                self._built = step
         except StopIteration:
             self._building, self._sources = None, sources
         # The first picture may come without all harmonics; later ones wait for the whole atlas.
-        if atlas is not None and (self._building is None or not self.atlas.drawable):
-            self.atlas = atlas
+        ready = self._building is None or not self.atlas.drawable
+        if ready and self._built is not None and self._built is not self.atlas:
+            self.atlas = self._built
             for seen in self._seen.values():
                 seen.key = None
         if self._building is not None:
             redraw_soon()
 
-    def _sort(self, seen: _Seen, view: View, items: list[tuple[str, Instance]]) -> None:
+    def _sort(self, seen: _Seen, view: View, items: list[tuple[str, Instance]], until: float) -> None:
         instances = [instance for _, instance in items]
         names = tuple(name for name, _ in items)
         rows = [view.view_from_world[2].tobytes(), *(i.world_from_object.tobytes() for i in instances)]
@@ -129,18 +138,19 @@ class Viewports:
         if key != seen.key:
             placed = painter.placed(self.atlas, instances)
             if sum(len(item.positions) for item in placed) <= AT_ONCE:
-                self._take(seen, key, far_to_near(view.view_from_world, placed))
+                self._take(seen, key, PreparedOrder(far_to_near(view.view_from_world, placed)))
             else:
                 seen.sorter.request(key, view.view_from_world, placed)
-        if (done := seen.sorter.take()) is not None:
+        # What is new comes into the picture in the next turn when this one was long.
+        if time.thread_time() < until and (done := seen.sorter.take()) is not None:
             self._take(seen, *done)
         if seen.sorter.busy:
             redraw_soon()
 
-    def _take(self, seen: _Seen, key: tuple, order: np.ndarray) -> None:
+    def _take(self, seen: _Seen, key: tuple, order: PreparedOrder) -> None:
         if key[1] != id(self.atlas):
             return  # rows of an atlas that is gone
-        seen.order, seen.count, seen.names, seen.key = painter.order_texture(order), len(order), key[0], key
+        seen.order, seen.count, seen.names, seen.key = order.texture(), order.count, key[0], key
 
     def _forget_old(self, now: float) -> None:
         for pointer, seen in list(self._seen.items()):

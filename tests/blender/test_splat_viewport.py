@@ -55,10 +55,15 @@ class Watcher:
 
     def look(self, name: str):
         """Wait until the view is drawn, and keep it."""
+        from blender_addon.splats import viewport
+
         _, area, region, space = self.view
-        for _ in range(4):
+        for turn in range(30):
             area.tag_redraw()
             yield 0.3
+            state = viewport.state()
+            if turn >= 3 and (state is None or state.ready):
+                break
         picture = self.folder / f"{name}.png"
         subprocess.run(["import", "-window", "root", str(picture)], check=True)
         matrix = space.region_3d
