@@ -1,4 +1,4 @@
-"""Node trees are made once a session and appended to later files: what is appended is what would be made."""
+"""Node trees are made once and appended to later files: what is appended is what would be made."""
 
 import pytest
 
@@ -113,16 +113,43 @@ def test_beside_trees_of_an_older_build_one_new_tree_is_enough():
 def test_a_damaged_copy_is_made_anew():
     import_ball()
     next_file()
-    path = template._path(f"{nodes.GROUP} SH3", nodes.BUILD)
+    path = template._path(f"{nodes.GROUP} SH3")
     path.write_bytes(path.read_bytes()[:5000])
     assert nodes.modifier_of(import_ball()).node_group["orrery_build"] == nodes.BUILD
     next_file()
     assert nodes.modifier_of(import_ball()).node_group.library_weak_reference is not None
 
 
-def test_nothing_stays_on_the_disk():
+def test_a_copy_without_the_tree_is_made_anew(tmp_path):
     import_ball()
-    folder = template._path("", 0).parent
+    path = template._path(f"{nodes.GROUP} SH3")
+    bpy.data.libraries.write(str(path), {bpy.data.materials[0]})
+    next_file()
+    assert nodes.modifier_of(import_ball()).node_group["orrery_build"] == nodes.BUILD
+    assert not bpy.data.libraries
+    next_file()
+    assert nodes.modifier_of(import_ball()).node_group.library_weak_reference is not None
+
+
+def test_nothing_stays_on_the_disk_without_an_extension():
+    import_ball()
+    folder = template._folder()
     assert list(folder.iterdir())
     template.forget()
     assert not folder.exists()
+
+
+def test_an_extensions_copy_outlives_the_session_but_not_a_change_of_the_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        bpy.utils, "extension_path_user", lambda package, path="", create=False: str(tmp_path)
+    )
+    import_ball()
+    template.forget()
+    next_file()
+    assert nodes.modifier_of(import_ball()).node_group.library_weak_reference is not None
+    (kept,) = tmp_path.iterdir()
+    monkeypatch.setattr(template, "_digest", lambda: "changed")
+    next_file()
+    assert nodes.modifier_of(import_ball()).node_group.library_weak_reference is None
+    (now,) = tmp_path.iterdir()
+    assert kept != now and "changed" in now.name
