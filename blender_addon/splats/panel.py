@@ -176,9 +176,8 @@ class ORRERY_PT_gaussians(bpy.types.Panel):
         row = box.row(align=True)
         row.operator("orrery.splats_crop", text="Crop to Box").shape = "BOX"
         row.operator("orrery.splats_crop", text="Sphere").shape = "SPHERE"
-        row = box.row(align=True)
-        row.operator("orrery.splats_merge")
-        row.operator("orrery.splats_apply")
+        box.operator("orrery.splats_merge")
+        box.operator("orrery.splats_apply")
         box.operator("orrery.splats_bake")
         row = column.row(align=True)
         row.operator("orrery.render_gaussians", text="Render")
