@@ -250,7 +250,7 @@ class ExportOptions:
     splat_format: str = "ply"
     mesh_formats: str = "glb"
     up: str = AUTO
-    settle_steps: int = 120
+    settle_steps: int = 150
     settle_size: int = 512
 
     def __post_init__(self) -> None:
