@@ -1,8 +1,7 @@
 """`python -m backend.evaluation.parity DIR`: our networks against recorded outputs of the reference code.
 
-A fixture is an NPZ with `meta` (JSON: the configuration), inputs `in_*` and outputs under plain names, made
-with weights that follow from the parameters' published names alone (`rule_weight`). Configuration, shapes and
-inputs come from the file; our modules get those weights through the key rules that load published files.
+Configuration, shapes and inputs come from the file (`fixtures.py`); our modules get its weights through the
+key rules that load published files.
 One line a fixture, a JSON object last; exit 1 when a bound is broken or a fixture is not understood.
 """
 
@@ -11,7 +10,6 @@ import json
 import re
 import sys
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from backend.evaluation.fixtures import (
+    GUIDANCES,
+    Fixture,
+    frames_of,
+    guidance_in,
+    number_after,
+    read_fixture,
+    rule_weight,
+)
 from shared_protocol.errors import InvalidInput, OrreryError
 
 UNET, VAE, SAMPLER, SCALARS, DEPTH, PIXELNERF = 2e-5, 3e-5, 5e-5, 1e-6, 1e-5, 1e-4
@@ -53,19 +60,6 @@ class Outcome:
         return f"{self.name}: {self.kind}, maximal error {self.error:.2e}, {words} the bound {self.bound:.0e}"
 
 
-Fixture = Mapping[str, np.ndarray]
-
-
-def rule_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The fixtures' float32 weight of a published parameter name."""
-    values = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
-    if len(shape) > 1:
-        return values / np.float32(np.sqrt(np.prod(shape[1:])))
-    if name.endswith("weight"):
-        return 1 + np.float32(0.1) * values
-    return values if name.endswith(("mix_factor", "alpha")) else np.float32(0.1) * values
-
-
 def ruled(module: Any, rule: Any, prefix: str = "") -> Any:
     """The module with the fixtures' weights, through its key rule; in evaluation mode."""
     import torch
@@ -96,7 +90,7 @@ def _unet(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
     net = ruled(VideoUNet(settings), unet_rule(settings))
     inputs = {name: _tensor(fixture[name]) for name in ("in_x", "in_ts", "in_ctx", "in_y")}
     rows = len(inputs["in_x"])
-    frames = _frames(meta, rows, rows // len(inputs["in_ts"]))
+    frames = frames_of(meta, rows, rows // len(inputs["in_ts"]))
     for name, given in inputs.items():
         if len(given) not in (rows, rows // frames):
             raise InvalidInput(
@@ -115,54 +109,6 @@ def _unet(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
 
 
 _ALONE = ("in_image_only_indicator", "in_indicator")
-
-
-def _given(name: str, *shape: int) -> np.ndarray:
-    """An input that a fixture does not hold, by the rule that made it."""
-    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-
-
-def ruled_inputs(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
-    """Inputs of a UNet's or an autoencoder's fixture that holds none: `in_NAME` by the rule, named NAME.
-
-    Shapes follow from the configuration and the outputs; empty where inputs are there, or where they do not.
-    """
-    config = meta.get("cfg")
-    if not isinstance(config, dict) or any(name.startswith("in_") for name in fixture):
-        return {}
-    if "adm_in_channels" in config and "out" in fixture and "steps" not in meta:
-        rows, _, height, width = fixture["out"].shape
-        samples = int(meta["B"]) if "B" in meta else rows // _frames(meta, rows, rows)
-        vectors = rows if meta.get("perframe") else samples
-        return {
-            "in_x": _given("x", rows, config["in_channels"], height, width),
-            "in_ts": _given("ts", samples),
-            "in_ctx": _given("ctx", samples, int(meta.get("tokens", 1)), config["context_dim"]),
-            "in_y": _given("y", vectors, config["adm_in_channels"]),
-        }
-    found = {}
-    if "ch_mult" in config:
-        factor = 2 ** (len(config["ch_mult"]) - 1)
-        if "enc" in fixture:
-            rows, _, height, width = fixture["enc"].shape
-            found["in_img"] = _given(
-                "img", rows, config.get("in_channels", 3), height * factor, width * factor
-            )
-        decoded = next((fixture[name] for name in ("dec", "vdec") if name in fixture), None)
-        if decoded is not None:
-            rows, _, height, width = decoded.shape
-            found["in_z"] = _given("z", rows, config["z_channels"], height // factor, width // factor)
-    return found
-
-
-def _frames(meta: Mapping[str, Any], rows: int, default: int) -> int:
-    """Frames of a sample: what the fixture says, else `default`."""
-    frames = int(
-        next((meta[n] for n in ("T", "frames", "num_frames", "num_video_frames") if n in meta), default)
-    )
-    if frames < 1 or rows % frames:
-        raise InvalidInput(f"{rows} pictures do not divide into samples of {frames} frames", "whole samples")
-    return frames
 
 
 def _vae(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
@@ -194,48 +140,10 @@ def _vae(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
     if "vdec" in fixture:
         latents = _tensor(fixture["in_z"])
         found = re.search(r"vdec with (\d+) frames", str(meta.get("inputs", "")))
-        frames = _frames(meta, len(latents), int(found[1]) if found else len(latents))
+        frames = frames_of(meta, len(latents), int(found[1]) if found else len(latents))
         video = bare(VideoDecoder(settings), "decoder", "vdec.")
         outputs["vdec"] = video(latents, frames).numpy()
     return outputs
-
-
-def _number(text: str, pattern: str, default: float) -> float:
-    found = re.search(pattern + r"\s*=?\s*([-+0-9.eE]*\d)", text)
-    return float(found[1]) if found else default
-
-
-_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_KINDS = {
-    "linear": "linear",
-    "triangle": "triangle",
-    "constant": "constant",
-    "vanilla": "constant",
-    "cfg": "constant",
-}
-"""Names of a sampler's outputs -> guidance."""
-
-
-def _guidance(text: str, name: str) -> Any:
-    """A guidance in words or JSON: "linear 1.0 to 2.5", "triangle max 2.5", "constant 3.5"."""
-    from backend.models.sampling import Guidance
-
-    kind = _KINDS[name]
-    stop = rf"\b(?:{'|'.join(_KINDS)}|sigma_\w+)\b|;|\"(?!min|max)\w+\":|$"
-    said = re.search(rf"\b{name}\b\"?:?(.*?)(?={stop})", text)
-    words = said[1] if said else ""
-    least, most = (re.search(rf"{end}\w*\W*({_NUMBER})", words) for end in ("min", "max"))
-    numbers = [float(number) for number in re.findall(_NUMBER, words)]
-    if not (least or most) and len(numbers) == 2:
-        return Guidance(kind, *numbers)
-    if kind == "constant" and len(numbers) == 1:
-        return Guidance(kind, last=numbers[0])
-    if len(numbers) == 1 or least or most:
-        first = float(least[1]) if least else 1.0
-        return Guidance(kind, first, float(most[1]) if most else (numbers[0] if not least else 2.5))
-    if kind == "constant":
-        raise InvalidInput(f"the fixture does not say how strong '{name}' is", "a number behind its name")
-    return Guidance(kind)
 
 
 def _sampler(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
@@ -249,18 +157,18 @@ def _sampler(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]
     text = json.dumps({key: value for key, value in meta.items() if key != "cfg"})
     given = [_tensor(fixture[f"in_{name}"]) for name in ("crossattn", "vector", "concat")]
     noise = _tensor(fixture["in_noise"])
-    frames = _frames(meta, len(noise), len(noise))
+    frames = frames_of(meta, len(noise), len(noise))
     sigmas = noise_levels(
         int(meta["steps"]),
-        sigma_min=_number(text, 'sigma_min"?:?', SIGMA_MIN),
-        sigma_max=_number(text, 'sigma_max"?:?', SIGMA_MAX),
-        rho=_number(text, r'\brho"?:?', RHO),
+        sigma_min=number_after(text, 'sigma_min"?:?', SIGMA_MIN),
+        sigma_max=number_after(text, 'sigma_max"?:?', SIGMA_MAX),
+        rho=number_after(text, r'\brho"?:?', RHO),
     )
     samples = noise.split(frames)
     outputs = {}
-    for name in _KINDS:
+    for name in GUIDANCES:
         if name in fixture:
-            scales = _guidance(text, name).scales(frames)
+            scales = guidance_in(text, name).scales(frames)
             parts = []
             for number, part in enumerate(samples):  # ours draws one sample at a time
                 own = [rows.chunk(len(samples))[number] for rows in given]
@@ -273,7 +181,7 @@ def _scalars(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]
     from backend.models.conditioning import sinusoid
     from backend.models.sampling import SIGMA_MAX, Guidance, noise_levels, velocity_scaling
 
-    sigma_max = _number(json.dumps(dict(meta)), 'sigma_max"?:?', SIGMA_MAX)
+    sigma_max = number_after(json.dumps(dict(meta)), 'sigma_max"?:?', SIGMA_MAX)
     outputs = {}
     for name, array in fixture.items():
         kind = re.fullmatch(r"(e|sig|lin|tri|con|vs)(\d*)[a-z]?", name)
@@ -308,7 +216,7 @@ def _poses(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarray]:
     from shared_protocol.conventions import opengl_from_opencv
 
     text = json.dumps(dict(meta))
-    radius, level = _number(text, r"radius", 2.0), _number(text, r"elevation", 0.0)
+    radius, level = number_after(text, r"radius", 2.0), number_after(text, r"elevation", 0.0)
     outputs = {}
     for name, array in fixture.items():
         found = re.fullmatch(r"(cv|gl)(?:_el(-?\d+))?", name)
@@ -340,7 +248,7 @@ def _pixelnerf(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarra
     from backend.models.rules import same_name
 
     note = str(meta.get("note", ""))
-    focal, centre = _number(note, r"fx=fy", 1.2), _number(note, r"\bc(?==)", 0.5)
+    focal, centre = number_after(note, r"fx=fy", 1.2), number_after(note, r"\bc(?==)", 0.5)
     matrix = torch.tensor([[focal, 0, centre], [0, focal, centre], [0, 0, 1.0]])
     sources, targets = _tensor(fixture["src"]), _tensor(fixture["tgt"])
     features = ruled(ImageFeatures(), same_name)(_tensor(fixture["in_img"]))
@@ -361,7 +269,7 @@ def _pixelnerf(meta: Mapping[str, Any], fixture: Fixture) -> dict[str, np.ndarra
             targets,
             matrix.expand(batch, targets.shape[1], 3, 3),
             int(meta["render"]),
-            jitter=torch.tensor(_number(str(meta.get("jitter", "")), r"by", 0.5)),
+            jitter=torch.tensor(number_after(str(meta.get("jitter", "")), r"by", 0.5)),
         )
         outputs |= {name: rgb.numpy(), f"feat_{variant}": out.numpy()}
     return outputs
@@ -374,16 +282,6 @@ class Kind:
     words: str
     bound: float
     compute: Callable[[Mapping[str, Any], Fixture], dict[str, np.ndarray]]
-
-
-def spoken_inputs(meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Inputs that a fixture gives in words, NAME=rnd('seed', shape), as `in_NAME`."""
-    found = re.findall(r"(\w+)=rnd\('(\w+)',([\d,]+)\)", str(meta.get("inputs", "")).replace(" ", ""))
-    spoken = {}
-    for name, seed, shape in found:
-        random = np.random.RandomState(zlib.crc32(seed.encode()))
-        spoken[f"in_{name}"] = random.standard_normal([int(n) for n in shape.strip(",").split(",")])
-    return spoken
 
 
 def kind_of(meta: Mapping[str, Any], fixture: Fixture) -> Kind:
@@ -439,15 +337,7 @@ _FAULTS = (
 def examine(path: Path) -> Outcome:
     """Compare one fixture; whatever is wrong with it becomes the outcome's fault."""
     try:
-        if not zipfile.is_zipfile(path):
-            return Outcome(path.stem, fault="it is no whole NPZ archive")
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        if "meta" not in arrays:
-            return Outcome(path.stem, fault="it holds no meta, which says what it is")
-        meta = json.loads(bytes(arrays.pop("meta")))
-        arrays = spoken_inputs(meta) | arrays
-        arrays |= ruled_inputs(meta, arrays)
+        meta, arrays = read_fixture(path)
         kind = kind_of(meta, arrays)
         ours = kind.compute(meta, arrays)
     except KeyError as error:

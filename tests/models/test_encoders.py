@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from backend.evaluation.parity import rule_weight, ruled
+from backend.evaluation.fixtures import rule_weight
+from backend.evaluation.parity import ruled
 from backend.models import clip, midas
 from backend.models.rules import parameters_of, published_shape
 from tests.support.plain_nets import clip_vision, midas_depth

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from backend.evaluation import parity
+from backend.evaluation import fixtures, parity
 from tests.support.shared import shared_path
 
 FAMILY = (
@@ -211,17 +211,17 @@ def test_guidance_is_read_in_words_and_in_json():
     from backend.models.sampling import Guidance
 
     text = '"sigma_max 700; linear 1.0 to 2.0, triangle max 3.5, constant 4"'
-    assert parity._guidance(text, "linear") == Guidance("linear", 1.0, 2.0)
-    assert parity._guidance(text, "triangle") == Guidance("triangle", 1.0, 3.5)
-    assert parity._guidance(text, "constant") == Guidance("constant", last=4.0)
+    assert fixtures.guidance_in(text, "linear") == Guidance("linear", 1.0, 2.0)
+    assert fixtures.guidance_in(text, "triangle") == Guidance("triangle", 1.0, 3.5)
+    assert fixtures.guidance_in(text, "constant") == Guidance("constant", last=4.0)
     text = '{"linear": {"max_scale": 2.0, "min_scale": 0.5}, "triangle": [1.0, 3], "T": 5, "steps": 6}'
-    assert parity._guidance(text, "linear") == Guidance("linear", 0.5, 2.0)
-    assert parity._guidance(text, "triangle") == Guidance("triangle", 1.0, 3.0)
+    assert fixtures.guidance_in(text, "linear") == Guidance("linear", 0.5, 2.0)
+    assert fixtures.guidance_in(text, "triangle") == Guidance("triangle", 1.0, 3.0)
 
 
 def test_inputs_may_be_given_by_their_rule():
     meta = {"inputs": "x=rnd('depthin', 1, 3, 2, 4, 4) as b c t h w; ts=rnd('when',2)"}
-    spoken = parity.spoken_inputs(meta)
+    spoken = fixtures.spoken_inputs(meta)
     assert spoken["in_x"].shape == (1, 3, 2, 4, 4) and spoken["in_ts"].shape == (2,)
     seed = zlib.crc32(b"when")
     assert np.array_equal(spoken["in_ts"], np.random.RandomState(seed).standard_normal(2))
@@ -277,7 +277,9 @@ def test_inputs_that_a_fixture_does_not_hold_are_made_by_the_rule(tmp_path):
     bare = parity.examine(write(tmp_path / "bare.npz", meta, out=out))
     assert whole.error == bare.error == 0
     vae = {"ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1, "z_channels": 4}
-    found = parity.ruled_inputs({"cfg": vae}, {"enc": np.zeros((2, 8, 3, 5)), "dec": np.zeros((2, 3, 6, 10))})
+    found = fixtures.ruled_inputs(
+        {"cfg": vae}, {"enc": np.zeros((2, 8, 3, 5)), "dec": np.zeros((2, 3, 6, 10))}
+    )
     assert {name: array.shape for name, array in found.items()} == {
         "in_img": (2, 3, 6, 10),
         "in_z": (2, 4, 3, 5),

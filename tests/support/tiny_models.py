@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from backend.evaluation.parity import rule_weight
+from backend.evaluation.fixtures import rule_weight
 from backend.models import clip, layouts, midas, unet, vae
 from backend.models.rules import parameters_of, published_shape
 
