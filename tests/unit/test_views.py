@@ -95,7 +95,7 @@ def test_a_missing_view_is_named(views, tmp_path):
 
 def test_the_film_of_a_published_orbit_is_cut_out_without_codec_blocks(tmp_path):
     preset = ORBITS["hi3d"]
-    truth = render_views(lopsided_figure(), preset.cameras(10.0, 160, 160))
+    truth = render_views(lopsided_figure(), preset.cameras(0.0, 160, 160))
     with av.open(str(tmp_path / "orbit.mp4"), "w") as film:
         stream = film.add_stream("libx264", rate=8, options={"crf": "17"})
         stream.width, stream.height, stream.pix_fmt = 160, 160, "yuv420p"
@@ -104,16 +104,15 @@ def test_the_film_of_a_published_orbit_is_cut_out_without_codec_blocks(tmp_path)
             film.mux(stream.encode(av.VideoFrame.from_ndarray(quantize(white), format="rgb24")))
         film.mux(stream.encode())
     views, facts = read_views(tmp_path / "orbit.mp4", cut_out, orbit="hi3d")
-    assert facts["elevation"] == pytest.approx(10, abs=3)
+    assert facts["elevation"] == pytest.approx(0, abs=3)
     for ours, true in zip(views.rgba[..., 3] > 0.5, truth.rgba[..., 3] > 0.5, strict=True):
         assert (ours & true).sum() / (ours | true).sum() > 0.97
 
 
-@pytest.mark.parametrize("elevation", [0.0, 20.0])
-def test_the_elevation_of_an_orbit_is_found_from_its_silhouettes(elevation):
+def test_the_elevation_of_an_orbit_is_found_from_its_silhouettes():
     preset = ORBITS["hi3d"]
-    views = render_views(lopsided_figure(), preset.cameras(elevation, 80, 80), supersample=1)
-    assert estimate_elevation(views.rgba[..., 3], preset) == pytest.approx(elevation, abs=3)
+    views = render_views(lopsided_figure(), preset.cameras(20.0, 128, 128), supersample=1)
+    assert estimate_elevation(views.rgba[..., 3], preset) == pytest.approx(20, abs=3)
 
 
 def test_the_rings_of_the_published_models():
