@@ -65,6 +65,7 @@ def test_a_baked_mesh_repeats_the_views_and_views_it_was_not_made_from(baked_fig
         assert _psnr(over(pictures, white), over(source.rgba, white)) > bar
     assert context.facts["front_psnr"] > 40
     assert context.facts["silhouette_iou"] > 0.99
+    assert not context.warnings
     assert 0.5 < context.facts["coverage_seen"] < 1
     assert context.facts["charts"] >= 1
 
@@ -181,6 +182,14 @@ def test_views_that_see_nothing_still_give_a_plain_texture():
     baked, context = _bake(Mesh(box.vertices, box.faces), empty, size=64)
     np.testing.assert_allclose(baked.texture, 0.5, atol=0.01)
     assert context.facts["coverage_seen"] == 0
+
+
+def test_a_mesh_that_is_not_what_the_views_show_is_reported(baked_figure):
+    _, _, views = baked_figure
+    sphere = trimesh.creation.icosphere(subdivisions=3, radius=0.2)
+    _, context = _bake(Mesh(sphere.vertices, sphere.faces), views, size=64)
+    assert len(context.warnings) == 1
+    assert "--orbit-cameras" in context.warnings[0]
 
 
 def test_a_camera_beside_the_object_does_no_harm():

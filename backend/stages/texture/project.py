@@ -33,6 +33,9 @@ SPLAT_SHARE = 0.1
 glance; measured on wrong geometry, off the orbit: +0.2 dB in the mean, lunch box +0.5 dB."""
 FACING = 0.35
 """Cosine between normal and some view from which Gaussians are believed where no view sees the surface."""
+OUTLINES_MEET = 0.88
+"""IoU of outlines that views of one object reach: .97 and more for scans, .945 and more for published orbits
+(an orbit read with the wrong cameras: .69 to .80)."""
 LEAST_SPLAT = 0.02
 """Sum of weights from which the Gaussians' colour is taken where no view sees the surface."""
 
@@ -67,7 +70,14 @@ class ProjectTexture:
             texture = EightBit.of(optimise(textured, views, view_scales(views), context, pictures))
             textured = replace(textured, texture=texture[...])
         context.check()
-        context.note(charts=charts, **front_facts(textured, views))
+        facts = front_facts(textured, views)
+        context.note(charts=charts, **facts)
+        if facts["silhouette_iou"] < OUTLINES_MEET:
+            context.warn(
+                f"Mesh and view 0 share only {facts['silhouette_iou']:.0%} of their outlines: the views do not show "
+                "one rigid object from the cameras given. Look at the cut-outs in orbit/, then at the cameras: "
+                "the camera file, or --orbit-cameras and --elevation."
+            )
         progress("Texture ready")
         return textured
 
