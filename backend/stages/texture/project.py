@@ -74,8 +74,8 @@ class ProjectTexture:
         context.note(charts=charts, **facts)
         if facts["silhouette_iou"] < OUTLINES_MEET:
             context.warn(
-                f"Mesh and view 0 share only {facts['silhouette_iou']:.0%} of their outlines: the views do not "
-                "show one rigid object from the cameras given. Look at the cut-outs in orbit/, then at the "
+                f"Mesh and view 0 share only {facts['silhouette_iou']:.0%} of their outlines: the views do "
+                "not show one rigid object from the cameras given. Look at the cut-outs in orbit/, then at the "
                 "cameras: the camera file, or --orbit-cameras and --elevation."
             )
         progress("Texture ready")
