@@ -75,8 +75,8 @@ class ProjectTexture:
         if facts["silhouette_iou"] < OUTLINES_MEET:
             context.warn(
                 f"Mesh and view 0 share only {facts['silhouette_iou']:.0%} of their outlines: the views do "
-                "not show one rigid object from the cameras given. Look at the cut-outs in orbit/, then at the "
-                "cameras: the camera file, or --orbit-cameras and --elevation."
+                "not show one rigid object from the cameras given. Look at the cut-outs in orbit/, then at "
+                "the cameras: the camera file, or --orbit-cameras and --elevation."
             )
         progress("Texture ready")
         return textured
