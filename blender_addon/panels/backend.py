@@ -7,16 +7,8 @@ from ..backend_install import Installer, installed
 from ..jobs import JobList, Link
 from ..manifest import version
 from ..preferences import preferences
-from .words import (
-    CATEGORY,
-    LINK_ICONS,
-    beside,
-    error_box,
-    fix_buttons,
-    narrow,
-    paragraph,
-    sentence,
-)
+from ..widths import beside, narrow
+from .words import CATEGORY, LINK_ICONS, error_box, fix_buttons, paragraph, sentence
 
 SHOWN_LINES = 3
 

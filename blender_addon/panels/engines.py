@@ -8,7 +8,8 @@ import bpy
 from .. import session
 from ..fixes import of_remedy
 from ..properties import AUTO, STAGE_LABELS, STAGES, settings
-from .words import CATEGORY, fix_buttons, narrow, paragraph
+from ..widths import narrow
+from .words import CATEGORY, fix_buttons, paragraph
 
 
 class ORRERY_PT_engines(bpy.types.Panel):

@@ -6,9 +6,10 @@ from .. import estimate, fixes, session
 from ..job_types import job_type, why_not
 from ..jobs import Job, JobList, Link, State
 from ..properties import settings
+from ..widths import beside, narrow
 from .backend import draw_installer
 from .queue import draw_queue
-from .words import CATEGORY, LINK_ICONS, beside, error_box, fix_buttons, paragraph
+from .words import CATEGORY, LINK_ICONS, error_box, fix_buttons, paragraph
 
 
 class ORRERY_PT_generate(bpy.types.Panel):
@@ -63,7 +64,7 @@ class ORRERY_PT_generate(bpy.types.Panel):
 def _draw_link(layout: bpy.types.UILayout, jobs: JobList) -> None:
     words, icon = jobs.link.value.capitalize(), LINK_ICONS[jobs.link]
     if jobs.link is Link.OFF:
-        row = layout.row()
+        row = layout.column() if narrow() else layout.row()
         row.label(text=words, icon=icon)
         row.operator("orrery.connect")
     else:

@@ -7,7 +7,8 @@ import bpy
 from .. import session
 from ..jobs import Job, State
 from ..thumbnails import icon
-from .words import CATEGORY, error_box, narrow, paragraph, sentence
+from ..widths import narrow
+from .words import CATEGORY, error_box, paragraph, sentence
 
 
 class ORRERY_PT_variations(bpy.types.Panel):

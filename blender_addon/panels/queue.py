@@ -8,7 +8,8 @@ from .. import estimate
 from ..jobs import Job, JobList, Link, State
 from ..properties import STAGE_LABELS
 from ..thumbnails import icon
-from .words import narrow, paragraph
+from ..widths import narrow
+from .words import paragraph
 
 SHOWN_WAITING = 6
 NAME_BESIDE = 12

@@ -3,6 +3,7 @@
 import bpy
 
 from ..importers.result import SHOW_BOTH, SHOW_GAUSSIANS, SHOW_MESH, result_collections
+from ..widths import beside
 from .words import CATEGORY, paragraph
 
 
@@ -24,7 +25,7 @@ class ORRERY_PT_results(bpy.types.Panel):
         for collection in result_collections(context.scene):
             column = layout.column(align=True)
             column.label(text=collection.name, icon="OUTLINER_COLLECTION")
-            row = column.row(align=True)
+            row = beside(column)
             for what in (SHOW_MESH, SHOW_GAUSSIANS, SHOW_BOTH):
                 pressed = collection.get("orrery_show") == what
                 button = row.operator("orrery.show_result", text=what.title(), depress=pressed)

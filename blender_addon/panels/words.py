@@ -9,6 +9,7 @@ from shared_protocol.errors import OrreryError
 
 from .. import fixes
 from ..jobs import Link
+from ..widths import narrow
 
 CATEGORY = "Orrery"
 LINK_ICONS = {
@@ -19,25 +20,12 @@ LINK_ICONS = {
     Link.LOST: "ERROR",
 }
 _PIXELS_A_CHARACTER = 6.5
-_NARROW = 250
-"""Pixels of a sidebar at scale 1; below, words beside one another are cut off."""
 
 
 def sentence(text: str) -> str:
     """The same with a capital, but for a file's name, which keeps what it has."""
     first = text.partition(" ")[0]
     return text if re.search(r"[./\\_\d]", first) else text[:1].upper() + text[1:]
-
-
-def narrow() -> bool:
-    """Whether this region is too narrow for words beside one another."""
-    region = bpy.context.region
-    return region is not None and region.width / bpy.context.preferences.system.ui_scale < _NARROW
-
-
-def beside(layout: bpy.types.UILayout) -> bpy.types.UILayout:
-    """A row of buttons that touch, or a column where they would be cut off."""
-    return layout.column(align=True) if narrow() else layout.row(align=True)
 
 
 def options(layout: bpy.types.UILayout, owner: bpy.types.PropertyGroup, *names: str) -> None:
@@ -58,7 +46,7 @@ def paragraph(layout: bpy.types.UILayout, text: str, icon: str = "NONE", beside:
     region = bpy.context.region
     scale = bpy.context.preferences.system.ui_scale
     width = region.width if region is not None else 220
-    taken = (6 if icon == "NONE" else 10) + 4 * beside  # margins and tabs, the icon, a button each
+    taken = (6 if icon == "NONE" else 12) + 4 * beside  # margins and tabs, the icon, a button each
     characters = max(12, int(width / scale / _PIXELS_A_CHARACTER) - taken)
     lines = textwrap.wrap(text, characters)
     column = layout.column(align=True)

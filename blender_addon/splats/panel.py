@@ -2,6 +2,7 @@
 
 import bpy
 
+from ..widths import beside
 from . import layout, nodes
 from .editing import can_edit, chosen_splats, refresh_nodes
 from .upgrade import outdated
@@ -148,16 +149,16 @@ class ORRERY_PT_gaussians(bpy.types.Panel):
             degree = layout.degree(item.data)
             column.label(text=f"{layout.count(item.data):,} of degree {degree}", icon="POINTCLOUD_DATA")
         if _pair(item) is not None:
-            row = column.row(align=True)
+            row = beside(column)
             for what in (MESH, GAUSSIANS, BOTH):
                 row.operator("orrery.splats_show", text=what.title()).what = what
         if layout.is_splats(item) and nodes.modifier_of(item) is not None:
-            row = column.row(align=True)
+            row = beside(column)
             for what in (nodes.DRAWN, nodes.ELLIPSOIDS):
                 pressed = nodes.display(item) == what
                 row.operator("orrery.splats_display", text=what.title(), depress=pressed).what = what
             modifier = nodes.modifier_of(item)
-            row = column.row(align=True)
+            row = beside(column)
             row.label(text="Cycles")
             for trained, words in ((False, "Linear"), (True, "As Trained")):
                 pressed = bool(nodes.input_of(modifier, nodes.ENCODED)) == trained
