@@ -13,7 +13,7 @@ from backend.geometry.mesh_render import over, render_mesh
 from backend.geometry.photometric import psnr
 from backend.geometry.rasterize import rasterize
 from backend.geometry.rotations import quaternions_to_axis_z
-from backend.geometry.splat_share import view_shares
+from backend.geometry.splat_share import shares_and_backdrop, view_shares
 from backend.pipeline.options import ExportOptions
 from backend.pipeline.stage import StageContext
 from backend.pipeline.values import Mesh, Splats, TexturedMesh, Views
@@ -169,3 +169,17 @@ def test_black_gaussians_have_their_share_too():
     assert (share[turned_to_cameras] > 0).mean() > 0.95
     alpha = rasterize(black, cameras, background=np.zeros(3), differentiable=False).alpha
     assert share.sum() * 0.2820948**-1 == pytest.approx(alpha.sum(), rel=0.01)
+
+
+def test_white_gaussians_beside_the_object_are_backdrop_and_go():
+    """White discs in front of the object are paint, and dark ones beside it a part that a view may lack."""
+    textured = textured_ball()
+    views = drawn(textured, orbit(64))
+    up = np.array([[0.0, 0.0, 1.0]])
+    beside, before = np.array([[0, 0, RADIUS + 0.03]]), np.array([[0, -RADIUS - 0.01, 0]])
+    white, dark = np.full((1, 3), 0.95), np.full((1, 3), 0.2)
+    extra = joined(joined(flat(beside, up, white), flat(before, -up, white)), flat(beside + 0.01, up, dark))
+    splats = joined(shell(), extra)
+    share, backdrop = shares_and_backdrop(splats, views, lambda view: None)
+    np.testing.assert_array_equal(np.flatnonzero(backdrop), [len(splats) - 3])
+    np.testing.assert_array_equal(share, view_shares(splats, views.cameras, lambda view: None))

@@ -183,7 +183,7 @@ def test_gaussians_that_no_view_shows_are_not_believed():
     mesh = _ball()
     views = _painted(render_solid(mesh.vertices, mesh.faces, _ring(1)), (0.8, 0.7, 0.1))
     shell = _shell_of_splats(0.39, _halves)
-    seen = seen_splats(shell, views.cameras, lambda view: None)
+    seen = seen_splats(shell, views, lambda view: None)
     assert 0.2 < len(seen) / len(shell) < 0.6
     assert seen.positions[:, 1].max() < 0.1  # the camera looks along +Y
     options = TextureOptions(size=128, optimise=False)

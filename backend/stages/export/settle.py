@@ -21,7 +21,7 @@ from backend.geometry.rotations import quaternions_to_axis_z
 from backend.geometry.splat_adam import Adam
 from backend.geometry.splat_parameters import Rates, Raw, chain, prune
 from backend.geometry.splat_raster import Gaussians, render_gaussians
-from backend.geometry.splat_share import view_shares
+from backend.geometry.splat_share import shares_and_backdrop, view_shares
 from backend.geometry.splat_targets import WHITE, Target, crop_target, make_targets
 from backend.geometry.surface_lookup import SurfaceLookup
 from backend.pipeline.options import ExportOptions
@@ -118,8 +118,8 @@ def what_views_tell(textured: TexturedMesh, views: Views, context: StageContext)
 def cover(
     splats: Splats, textured: TexturedMesh, views: Views, told: Told, context: StageContext
 ) -> tuple[Gaussians, int, int]:
-    """The Gaussians without those off the surface and those that no view shows, and with new ones where the
-    surface is bare; how many went and came."""
+    """The Gaussians without those off the surface, those that no view shows and painted backdrop, and with
+    new ones where the surface is bare; how many went and came."""
     from scipy.spatial import cKDTree
 
     mesh = textured.mesh
@@ -136,8 +136,8 @@ def cover(
         column = np.clip(place[:, 0], 0, width - 1).astype(np.int64)
         row = np.clip(place[:, 1], 0, height - 1).astype(np.int64)
         off &= ~(told.lacking[view, row, column] & (depth[view] > 0))
-    share = view_shares(splats, views.cameras, lambda view: context.check())
-    kept = np.flatnonzero(~off & (share > LEAST_SHARE * share.mean()))
+    share, backdrop = shares_and_backdrop(splats, views, lambda view: context.check())
+    kept = np.flatnonzero(~off & ~backdrop & (share > LEAST_SHARE * share.mean()))
     count = len(splats)
     points, faces, colors, spacing = _spread(textured, count, context.generator())
     context.check()

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from backend.geometry.cameras import Cameras
 from backend.geometry.eight_bit import EightBit, levels_of
 from backend.geometry.looks import look_cameras
 from backend.geometry.rasterize import rasterize
-from backend.geometry.splat_share import view_shares
+from backend.geometry.splat_share import shares_and_backdrop
 from backend.pipeline.values import Mesh, Splats, Views
 from backend.stages.texture.sources import render_depth
 
@@ -24,10 +23,10 @@ on the ground and inside of vessels they are confetti."""
 _BLACK = np.zeros(3)
 
 
-def seen_splats(splats: Splats, cameras: Cameras, on_view: Callable[[int], None]) -> Splats:
-    """The Gaussians that the views show; `on_view(i)` is called before view i."""
-    share = view_shares(splats, cameras, on_view)
-    seen = share > LEAST_SEEN * share.mean()
+def seen_splats(splats: Splats, views: Views, on_view: Callable[[int], None]) -> Splats:
+    """The Gaussians that the views show, without painted backdrop; `on_view(i)` is called before view i."""
+    share, backdrop = shares_and_backdrop(splats, views, on_view)
+    seen = (share > LEAST_SEEN * share.mean()) & ~backdrop
     return Splats(
         splats.positions[seen], splats.scales[seen], splats.rotations[seen], splats.opacities[seen],
         splats.harmonics[seen], antialiased=splats.antialiased,
@@ -42,7 +41,7 @@ def splat_views(splats: Splats, mesh: Mesh, views: Views, on_view: Callable[[int
     """
     extent = float(np.ptp(mesh.vertices, axis=0).max())
     cameras = look_cameras(mesh.vertices, views.cameras, SIZE)
-    splats = seen_splats(splats, views.cameras, on_view)
+    splats = seen_splats(splats, views, on_view)
     shape = len(cameras), cameras.height, cameras.width
     levels, trust = np.empty((*shape, 4), dtype=np.uint8), np.empty(shape, dtype=np.float32)
     for view in range(len(cameras)):
