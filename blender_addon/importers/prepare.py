@@ -15,7 +15,7 @@ class Prepared:
     """What a result's folder holds, decoded; None for what is not there.
 
     lods      coarser copies, the finest first
-    base      height of the meshes' origin in the frame of Gaussians and cameras, metres
+    base      height of the origin of meshes and Gaussians in the frame of the cameras, metres
     cameras   bytes of cameras.json
     cutout    path of the cut-out picture
     memory    for what Blender makes of `mesh`
@@ -34,8 +34,8 @@ def prepare(folder: Path, texture: int = 0, floor: bool = True) -> Prepared:
     """Read and decode all; raises InvalidInput for a damaged file.
 
     texture  pixels that an edge of a texture has at most, 0 for as many as it was made with
-    floor    the meshes' origin comes to the lowest point of the finest: whoever turns or scales the object
-             then does so about what it stands on; else it stays in the frame's middle
+    floor    the origin of meshes and Gaussians comes to the lowest point of the finest: whoever turns or
+             scales the object then does so about what it stands on; else it stays in the frame's middle
     """
     splats, base = folder / "splats.ply", 0.0
     mesh = _mesh(folder / "mesh.glb", texture) if (folder / "mesh.glb").exists() else None
@@ -51,7 +51,7 @@ def prepare(folder: Path, texture: int = 0, floor: bool = True) -> Prepared:
         mesh,
         lods,
         base,
-        _gaussians(splats) if splats.exists() else None,
+        _gaussians(splats, base) if splats.exists() else None,
         cameras.read_bytes() if cameras.exists() else b"",
         cutout if cutout.exists() else None,
         TouchedMemory(0 if mesh is None else mesh.size),
@@ -71,10 +71,11 @@ def _mesh(path: Path, texture: int) -> GlbMesh:
     return replace(mesh, materials=materials)
 
 
-def _gaussians(path: Path) -> Columns:
-    """All that the scene will ask of them is worked out here."""
+def _gaussians(path: Path, base: float) -> Columns:
+    """With the meshes' origin: Blender draws no line from one to the other. All that the scene will ask of
+    them is worked out here."""
     *_, columns = read_columns(open_file(path))
-    return columns.ready()
+    return (columns.lowered(base) if base else columns).ready()
 
 
 def lod_file(level: int) -> str:

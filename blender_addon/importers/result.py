@@ -144,7 +144,7 @@ def _fill(
     for item in made:
         if item is not main:
             item.parent = main  # one object to move: the others keep their place relative to it
-            if item.type != "MESH" or gaussians(item):  # those of meshes have the same origin
+            if item.type != "MESH" and not gaussians(item):  # those have the same origin
                 item.matrix_parent_inverse = Matrix.Translation((0, 0, -prepared.base))
     if main is not None:
         yield from _place(main, prepared.mesh, placement, scene)

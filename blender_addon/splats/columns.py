@@ -48,6 +48,12 @@ class Columns:
     antialiased: bool = False
     memory: TouchedMemory = field(default_factory=TouchedMemory, repr=False, compare=False)
 
+    def lowered(self, height: float) -> "Columns":
+        """The same with the origin so much higher, metres."""
+        positions = self.positions.copy()
+        positions[:, 2] -= height
+        return replace(self, positions=positions)
+
     def ready(self) -> "Columns":
         """The same with all that attributes ask for at hand: called in a thread, it costs the main thread
         nothing."""

@@ -19,6 +19,7 @@ from blender_addon.importers.mesh import import_mesh  # noqa: E402
 from blender_addon.importers.result import Placement, Provenance, import_result  # noqa: E402
 from blender_addon.splats.importing import import_splats, prepare_scene  # noqa: E402
 from shared_protocol.errors import InvalidInput  # noqa: E402
+from shared_protocol.splats.files import read_splats  # noqa: E402
 from tests.support import blender_files as files  # noqa: E402
 from tests.support.blender_render import read_png  # noqa: E402
 
@@ -193,7 +194,11 @@ def test_a_result_is_one_collection_whose_parts_stand_on_the_floor_together(blen
     assert tuple(duck.location) == (0, 0, 0)  # it is turned and scaled about what it stands on
     heights = [(duck.matrix_world @ vertex.co).z for vertex in duck.data.vertices]
     assert (min(heights), max(heights)) == pytest.approx((0, 0.8), abs=1e-6)
-    np.testing.assert_allclose(parts["duck Gaussians"].matrix_world.translation, (0, 0, lift), atol=1e-6)
+    splats = parts["duck Gaussians"]
+    assert tuple(splats.matrix_world.translation) == (0, 0, 0)  # no line is drawn from one to the other
+    stored = read_splats(job_folder / "splats.ply").positions
+    shown = [splats.matrix_world @ vertex.co for vertex in splats.data.vertices]
+    np.testing.assert_allclose(shown, stored + (0, 0, lift), atol=1e-6)
     blender.context.scene.frame_set(1)
     np.testing.assert_allclose(parts["CAMERA"].matrix_world.translation, (0, -3, lift), atol=1e-6)
     assert blender.context.view_layer.objects.active is parts["duck"]
@@ -331,8 +336,8 @@ def test_size_place_reduced_copy_and_input_camera_are_options(blender, job_folde
     corners = np.array([duck.matrix_world @ vertex.co for vertex in duck.data.vertices])
     np.testing.assert_allclose(corners.min(axis=0)[2], 3.0, atol=1e-5)
     np.testing.assert_allclose(corners.mean(axis=0)[:2], (1, 2), atol=1e-5)
-    middle = duck.matrix_world @ Vector((0, 0, 0.4))  # of the frame, where the Gaussians have their origin
-    np.testing.assert_allclose(splats.matrix_world.translation, middle, atol=1e-5)
+    np.testing.assert_allclose(splats.matrix_world.translation, duck.matrix_world.translation, atol=1e-5)
+    middle = duck.matrix_world @ Vector((0, 0, 0.4))  # of the frame
     assert tuple(splats.matrix_world.to_scale()) == pytest.approx(tuple(duck.scale))
     reduced = collection.objects["duck decimated"]
     assert (reduced.modifiers["Decimate"].ratio, reduced.hide_render) == (0.25, True)
