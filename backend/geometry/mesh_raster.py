@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from backend.geometry.jit import inline_kernel, kernel
+from backend.geometry.jit import inline_kernel, kernel, merged_kernel
 from backend.geometry.parallel import for_bands
 
 
@@ -40,6 +40,18 @@ class Fragments:
         values = np.einsum("hwk,hwkc->hwc", self.barycentric, corners)
         values[self.face < 0] = 0
         return values
+
+
+@merged_kernel
+def _clipped(weight, slope, low, high):
+    """The part of low..high in which weight + slope x is positive; high below low where there is none."""
+    if slope > 0.0:
+        low = max(low, (-1e-9 - weight) / slope)
+    elif slope < 0.0:
+        high = min(high, (-1e-9 - weight) / slope)
+    elif weight < -1e-9:
+        high = -1.0
+    return low, high
 
 
 @kernel
@@ -81,24 +93,9 @@ def _cover_rows(points, faces, top, row_start, row_stop, width, face_out, near_o
             # Columns from `left` on between which all three weights are positive; rounding may put a sample
             # on a shared edge outside both faces, hence the 1e-9: no pinholes.
             low, high = 0.0, float(right - left)
-            if a_x > 0.0:
-                low = max(low, (-1e-9 - wa) / a_x)
-            elif a_x < 0.0:
-                high = min(high, (-1e-9 - wa) / a_x)
-            elif wa < -1e-9:
-                continue
-            if b_x > 0.0:
-                low = max(low, (-1e-9 - wb) / b_x)
-            elif b_x < 0.0:
-                high = min(high, (-1e-9 - wb) / b_x)
-            elif wb < -1e-9:
-                continue
-            if c_x > 0.0:
-                low = max(low, (-1e-9 - wc) / c_x)
-            elif c_x < 0.0:
-                high = min(high, (-1e-9 - wc) / c_x)
-            elif wc < -1e-9:
-                continue
+            low, high = _clipped(wa, a_x, low, high)
+            low, high = _clipped(wb, b_x, low, high)
+            low, high = _clipped(wc, c_x, low, high)
             if not low <= high:
                 continue
             near = near_a + wb * near_b + wc * near_c
