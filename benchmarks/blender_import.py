@@ -7,9 +7,9 @@
 `raw` is the least that any import must do: records of the file to one array, and that into attributes of a
 mesh, with exp and sigmoid, and nothing checked. `blender` is Blender's own PLY importer, which leaves 58
 numbers a Gaussian as they are. `ours` is what the add-on runs into an empty file, up to a finished object
-with its node trees and materials, which an earlier import made, of this session or of one before, and which are
-appended; `ours first` makes them too, as the first import after the add-on's installation does; `ours again`
-finds them in the file: what the object alone takes.
+with its node trees and materials, which an earlier import made (of this session or one before) and which
+are appended; `ours first` makes them too, as the first import after the add-on's installation does; `ours
+again` finds them in the file: what the object alone takes.
 `--addons` runs other splat add-ons too, from folders with their sources, each by its own import operator.
 CPU seconds, the smallest of several rounds in turn, in one process. The last line is JSON.
 """
