@@ -22,6 +22,9 @@ _ENOUGH = np.float32(0.7)
 _INNER = 4
 _RAISED, _FREE = np.float32(0.5), np.float32(1.4)
 """Cells from the point raised: up to the first the field is raised in full, from the second not at all."""
+_NEARBY, _SLIGHT = 2.0, 1.0
+"""An outline is a line of points to raise: one with no other within so many cells is a stray sight line, and
+raised by more than the second would be a pimple (on a mug's handle one of two cells)."""
 
 
 @inline_kernel
@@ -107,6 +110,8 @@ def _lost_rays(hull, carved, distance, ray, centre, focal, cell, start, stop, li
                     if value > best:
                         best, at = value, t
                 t += step
+            if best == np.float32(-1e30):
+                continue  # the steps of this line missed what little the hull holds on it
             lifts[count, 0] = centre[0] + dx * at
             lifts[count, 1] = centre[1] + dy * at
             lifts[count, 2] = centre[2] + dz * at
@@ -193,8 +198,18 @@ def keep_outlines(hull: Grid, carved: Grid, masks: Silhouettes, cameras: Cameras
 
     pieces = [(view, band) for view in range(len(cameras)) for band in bands(cameras.height, 2)]
     lifts = np.concatenate(map_parallel(lost, pieces))
+    lifts = lifts[(lifts[:, 3] <= _SLIGHT * cell) | _in_company(lifts[:, :3])]
     if not len(lifts):
         return carved
     field = carved.field.copy()
     _raise(hull.field, carved.field, lifts, field)
     return Grid(field, carved.origin, cell)
+
+
+def _in_company(points: np.ndarray) -> np.ndarray:
+    """(M,) bool: the points (M, 3), cells, that have another one near."""
+    from scipy.spatial import cKDTree
+
+    if len(points) < 2:
+        return np.zeros(len(points), dtype=bool)
+    return cKDTree(points).query(points, k=2)[0][:, 1] <= _NEARBY
