@@ -75,7 +75,7 @@ class _Hull:
 class HullSurface:
     """Visual hull from signed-distance silhouettes; needs masks and cameras only."""
 
-    version = "4"
+    version = "5"
 
     def reconstruct(
         self, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext
