@@ -244,6 +244,22 @@ def test_smoothness_and_sparsity_equal_hand_values_on_the_distance_to_a_sphere()
     assert losses.sparsity_loss(distance).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_only_a_surface_outside_the_hull_costs():
+    distance, hull = torch.tensor([0.3, 0.1, -0.2, -0.1]), torch.tensor([0.1, 0.3, -0.1, -0.2])
+    assert losses.hull_loss(distance, hull).item() == pytest.approx((0.2 + 0.1) / 4, rel=1e-5)
+
+
+def test_points_near_the_hull_of_a_ball_are_at_its_radius_and_know_their_distance():
+    scene = make_scene(ball(), 16, "cpu", context())
+    points = scene.near_hull(scene.hull_cells(), 400, 0.02, generator())
+    radius = 0.4 / scene.scale
+    # The hull of ten views from one height is wider than the ball; its top and bottom are cones.
+    level = points[:, 2].abs() < 0.3
+    off = points.norm(dim=1) - radius
+    assert off[level].abs().mean() < 0.05
+    assert (scene.hull_distance(points)[level] - off[level]).abs().mean() < 0.02
+
+
 # --- settings ---
 
 
@@ -267,7 +283,7 @@ def test_the_published_settings_are_the_papers_table():
     )
     assert (p.rays_start, p.rays_most, p.ray_steps, p.occupancy_threshold) == (256, 8192, 1024, 1e-3)
     assert vars(p.weights) == {
-        "color": 0.5, "mask": 1.0, "eikonal": 0.2, "smoothness": 1.0, "sparsity": 0.5,
+        "color": 0.5, "mask": 1.0, "eikonal": 0.2, "smoothness": 1.0, "sparsity": 0.5, "hull": 0.0,
     }  # fmt: skip
     assert (p.random_points, p.nudge, p.rates, p.betas, p.epsilon) == (
         2048, 1e-2, (1e-3, 1e-2, 1e-3), (0.9, 0.99), 1e-15,

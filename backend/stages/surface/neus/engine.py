@@ -19,7 +19,7 @@ _CPU_SECONDS_PER_SAMPLE = {ANALYTIC: 5.5e-6, FINITE_DIFFERENCE: 1.3e-5}
 class NeusSurface:
     """Signed distance and colour fields trained on the views by volume rendering (NeuS, V3D 3.3)."""
 
-    version = "1"
+    version = "2"
 
     def reconstruct(
         self, views: Views, splats: Splats, options: SurfaceOptions, context: StageContext

@@ -27,3 +27,8 @@ def smoothness_loss(gradients: torch.Tensor, nearby: torch.Tensor) -> torch.Tens
 def sparsity_loss(distances: torch.Tensor, scale: float = 100.0) -> torch.Tensor:
     """Mean of exp(-100 |distance|) over (P,) at random points: no surface where none is needed."""
     return torch.exp(-scale * distances.abs()).mean()
+
+
+def hull_loss(distances: torch.Tensor, hull: torch.Tensor) -> torch.Tensor:
+    """Mean of how far the surface is outside the hull, from (P,) both signed distances."""
+    return torch.relu(hull - distances).mean()

@@ -35,6 +35,27 @@ class Scene:
     allowed: torch.Tensor
     hull: torch.Tensor
 
+    def hull_distance(self, points: torch.Tensor) -> torch.Tensor:
+        """The hull's signed distance (P,) at points (P, 3) of the cube."""
+        volume = self.hull.permute(2, 1, 0)[None, None]  # grid_sample's x is the last axis
+        sampled = torch.nn.functional.grid_sample(
+            volume, points[None, None, None], mode="bilinear", align_corners=True
+        )
+        return sampled[0, 0, 0, 0]
+
+    def hull_cells(self) -> torch.Tensor:
+        """(P, 3) int64: points of `hull` within a cell and a half of its surface."""
+        return torch.nonzero(self.hull.abs() < 3.0 / self.hull.shape[0])
+
+    def near_hull(
+        self, cells: torch.Tensor, count: int, spread: float, generator: torch.Generator
+    ) -> torch.Tensor:
+        """(count, 3) points about `spread` away from the hull's surface; `cells` of `hull_cells`."""
+        chosen = torch.randint(len(cells), (count,), generator=generator).to(cells.device)
+        points = cells[chosen] * (2.0 / (self.hull.shape[0] - 1)) - 1
+        nudge = spread * torch.randn((count, 3), generator=generator)
+        return (points + nudge.to(points.device)).clamp(-1, 1)
+
 
 @dataclass(frozen=True)
 class Rays:

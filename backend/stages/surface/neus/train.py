@@ -17,6 +17,8 @@ from backend.stages.surface.neus.settings import HULL, Settings
 _OCCUPANCY_EVERY = 16
 _HULL_POINTS = 8192
 _HULL_RATE = 1e-2
+_HULL_REACH = 0.02
+"""Standard deviation, in radii of the ball, of the points that are held inside the hull."""
 _FEWEST_RAYS = 64
 
 
@@ -55,6 +57,7 @@ def train(model: Model, scene: Scene, settings: Settings, seed: int, context: St
     total = warm + settings.steps
     if warm:
         _start_at_hull(model.geometry, scene, settings, warm, total, generator, context)
+    surface = scene.hull_cells()
     occupancy = Occupancy(scene.allowed, settings.occupancy_threshold)
     optimiser = _optimiser(model, settings)
     first_rates = [group["lr"] for group in optimiser.param_groups]
@@ -75,7 +78,7 @@ def train(model: Model, scene: Scene, settings: Settings, seed: int, context: St
             continue
         rendered = render(model, samples, origins, directions, settings, step)
         optimiser.zero_grad(set_to_none=True)
-        loss, color_error = _loss(model, scene, settings, rendered, pixels, generator)
+        loss, color_error = _loss(model, scene, surface, settings, rendered, pixels, generator)
         loss.backward()
         if model.motions is not None:
             model.motions.grad[0] = 0
@@ -103,7 +106,13 @@ def render(model: Model, samples, origins, directions, settings: Settings, step:
 
 
 def _loss(
-    model: Model, scene: Scene, settings: Settings, rendered: Rendered, pixels: torch.Tensor, generator
+    model: Model,
+    scene: Scene,
+    surface: torch.Tensor,
+    settings: Settings,
+    rendered: Rendered,
+    pixels: torch.Tensor,
+    generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of all terms, and the squared error of the colours (detached)."""
     rays, weights = scene.rays, settings.weights
@@ -112,10 +121,16 @@ def _loss(
     total = weights.color * color
     total = total + weights.mask * losses.mask_loss(rendered.opacity, rays.alpha[pixels], trust)
     total = total + weights.eikonal * losses.eikonal_loss(rendered.gradients)
-    shape = (settings.random_points, 3)
-    points = (2 * torch.rand(shape, generator=generator) - 1).to(pixels.device)
-    nudge = (settings.nudge * torch.randn(shape, generator=generator)).to(pixels.device)
+    count = settings.random_points
+    points = (2 * torch.rand((count, 3), generator=generator) - 1).to(pixels.device)
+    if weights.hull:
+        near = scene.near_hull(surface, count // 2, _HULL_REACH, generator)
+        points = torch.cat([points[: count - len(near)], near])
+    nudge = (settings.nudge * torch.randn((count, 3), generator=generator)).to(pixels.device)
     distance, _, gradients = model.geometry(points)
+    if weights.hull:
+        total = total + weights.hull * losses.hull_loss(distance[-len(near) :], scene.hull_distance(near))
+        distance = distance[: -len(near)]
     total = total + weights.sparsity * losses.sparsity_loss(distance)
     nearby = model.geometry.gradient(points + nudge)
     total = total + weights.smoothness * losses.smoothness_loss(gradients, nearby)
@@ -148,20 +163,14 @@ def _start_at_hull(
         field.parameters(), lr=_HULL_RATE, betas=settings.betas, eps=settings.epsilon, fused=True
     )
     device = scene.hull.device
-    surface = torch.nonzero(scene.hull.abs() < 3.0 / scene.hull.shape[0])
-    spacing = 2.0 / (scene.hull.shape[0] - 1)
-    volume = scene.hull.permute(2, 1, 0)[None, None]  # grid_sample's x is the last axis
+    surface = scene.hull_cells()
     for step in range(steps):
         context.step(step, total, "Starting at the visual hull")
         half = _HULL_POINTS // 2
-        chosen = torch.randint(len(surface), (half,), generator=generator).to(device)
-        near = surface[chosen] * spacing - 1
-        near = near + (0.05 * torch.randn((half, 3), generator=generator)).to(device)
+        near = scene.near_hull(surface, half, 0.05, generator)
         anywhere = (2 * torch.rand((half, 3), generator=generator) - 1).to(device)
-        points = torch.cat([near.clamp(-1, 1), anywhere])
-        target = torch.nn.functional.grid_sample(
-            volume, points[None, None, None], mode="bilinear", align_corners=True
-        )[0, 0, 0, 0]
+        points = torch.cat([near, anywhere])
+        target = scene.hull_distance(points)
         for group in optimiser.param_groups:
             group["lr"] = _HULL_RATE * 0.05 ** (step / steps)
         optimiser.zero_grad(set_to_none=True)
