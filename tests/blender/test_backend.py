@@ -75,7 +75,7 @@ def test_from_the_button_to_a_render_that_looks_like_the_picture(addon, tmp_path
     size = 96
     step = cutout.shape[0] // size
     cutout = cutout[: step * size, : step * size].reshape(size, step, size, step, 4).mean(axis=(1, 3))
-    center = tuple(splats.matrix_world.translation)  # of the frame
+    center = (0, 0, collection.objects["rocket orbit"].matrix_world.translation.z)  # the orbit is level
     for what in (result.SHOW_MESH, result.SHOW_GAUSSIANS):
         bpy.ops.orrery.show_result(collection="rocket", what=what)
         picture = render_front(tmp_path, size=size, samples=12, center=center, name=what.lower())
