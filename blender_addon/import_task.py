@@ -45,7 +45,10 @@ class ImportTask:
             return False
         if self._error is not None:
             return self._fail(self._error)
-        if self._made and self._made in bpy.data.collections:
+        if self._made and (self._prepared is None or self._made in bpy.data.collections):
+            if self._prepared is not None:  # a turn of its own; its memory is there for the undo step then
+                self._prepared = None
+                return end == float("inf") and self.go_on(end)
             self._finish(undo=end != float("inf"))
             return True
         try:
@@ -54,9 +57,7 @@ class ImportTask:
             while time.perf_counter() < end:
                 next(self._steps)
         except StopIteration as finish:
-            self._made = (
-                finish.value.name
-            )  # the undo step, which takes in the whole file, has a turn of its own
+            self._made = finish.value.name  # the undo step, of the whole file, has a turn of its own
             return end == float("inf") and self.go_on(end)
         except ReferenceError as error:
             self._steps = None
@@ -86,7 +87,6 @@ class ImportTask:
     def _finish(self, undo: bool) -> None:
         """undo: not where a script calls an operator; there the step is the script's to make."""
         self.job.state, self.job.collection = State.IMPORTED, self._made
-        self._prepared = None
         scene_preview.remove()  # not to come back by an undo
         windows = bpy.context.window_manager.windows
         override = {"window": windows[0]} if bpy.context.window is None and len(windows) else {}

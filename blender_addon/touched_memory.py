@@ -11,6 +11,8 @@ import mmap
 import numpy as np
 
 _BLOCK = 1 << 22
+_AHEAD = 1 << 25
+"""Bytes given back ahead of what is asked for: the system may hand out others first, or these to others."""
 _PAGE = 4096
 
 
@@ -18,12 +20,15 @@ class TouchedMemory:
     """Blocks of pages in use, of which `give_back` lets so many go. Made in a thread: it takes a while."""
 
     def __init__(self, size: int = 0) -> None:
-        """size: bytes. Nothing is held where the system (all but Linux) chooses pages in other ways."""
+        """size: bytes that will be asked for.
+
+        Nothing is held where the system (all but Linux) chooses pages in other ways.
+        """
         self._blocks: list[mmap.mmap] = []
-        self._owed = 0
+        self._owed = _AHEAD
         if not hasattr(mmap, "MADV_NOHUGEPAGE"):
             return
-        for _ in range(-(-size // _BLOCK)):
+        for _ in range(-(-(size + _AHEAD) // _BLOCK) if size else 0):
             block = mmap.mmap(-1, _BLOCK)
             block.madvise(mmap.MADV_NOHUGEPAGE)  # given back page by page, as Blender takes them
             np.frombuffer(block, np.uint8)[::_PAGE] = 1
@@ -35,7 +40,7 @@ class TouchedMemory:
         return len(self._blocks) * _BLOCK
 
     def give_back(self, size: int) -> None:
-        """Let go of so many bytes, or of what is left; rounded up, and even over several calls."""
+        """Let go of so many bytes and of those ahead, or of what is left; even over several calls."""
         self._owed += size
         while self._owed > 0 and self._blocks:
             self._blocks.pop().close()

@@ -69,8 +69,12 @@ class GlbMesh:
     def size(self) -> int:
         """Bytes of all arrays and pictures."""
         arrays = (self.vertices, self.edges, self.corners, self.corner_edges, self.starts, self.uvs)
-        pictures = (len(entry.base_color) + len(entry.normal) for entry in self.materials)
-        return sum(values.nbytes for values in arrays) + sum(pictures)
+        return sum(values.nbytes for values in arrays) + self.pictures_size
+
+    @property
+    def pictures_size(self) -> int:
+        """Bytes of all pictures."""
+        return sum(len(entry.base_color) + len(entry.normal) for entry in self.materials)
 
     def lowered(self, height: float) -> "GlbMesh":
         """The same, `height` metres further down."""

@@ -9,6 +9,9 @@ from ..touched_memory import TouchedMemory
 from . import png
 from .glb import GlbMesh, read_glb
 
+_UNDO_STEP = 1 << 22
+"""Bytes that an undo step takes beside arrays, which it shares, and pictures."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -18,7 +21,7 @@ class Prepared:
     base      height of the origin of meshes and Gaussians in the frame of the cameras, metres
     cameras   bytes of cameras.json
     cutout    path of the cut-out picture
-    memory    for what Blender makes of `mesh`
+    memory    for what Blender makes of `mesh`, then for the undo step, which holds its pictures again
     """
 
     mesh: GlbMesh | None
@@ -54,7 +57,7 @@ def prepare(folder: Path, texture: int = 0, floor: bool = True) -> Prepared:
         _gaussians(splats, base) if splats.exists() else None,
         cameras.read_bytes() if cameras.exists() else b"",
         cutout if cutout.exists() else None,
-        TouchedMemory(0 if mesh is None else mesh.size),
+        TouchedMemory(0 if mesh is None else mesh.size + mesh.pictures_size + _UNDO_STEP),
     )
 
 

@@ -20,7 +20,7 @@ def resident() -> int:
 def test_what_is_held_lies_in_memory_and_leaves_it_again():
     before = resident()
     memory = TouchedMemory(64 * MIB)
-    assert memory.size == 64 * MIB
+    assert memory.size >= 64 * MIB
     assert resident() - before > 60 * MIB
     memory.give_back(64 * MIB)
     assert memory.size == 0
