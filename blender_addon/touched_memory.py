@@ -11,8 +11,11 @@ import mmap
 import numpy as np
 
 _BLOCK = 1 << 22
+_LEAST = 1 << 20
+"""Fewer bytes are taken in a moment, whatever they cost."""
 _AHEAD = 1 << 25
-"""Bytes given back ahead of what is asked for: the system may hand out others first, or these to others."""
+"""Bytes at most, and at most as many as are asked for, that are given back ahead: the system may hand out
+others first, or these to others."""
 _PAGE = 4096
 
 
@@ -22,13 +25,13 @@ class TouchedMemory:
     def __init__(self, size: int = 0) -> None:
         """size: bytes that will be asked for.
 
-        Nothing is held where the system (all but Linux) chooses pages in other ways.
+        Nothing is held where they are few, or the system (all but Linux) chooses pages in other ways.
         """
         self._blocks: list[mmap.mmap] = []
-        self._owed = _AHEAD
-        if not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        self._owed = ahead = min(size, _AHEAD)
+        if size < _LEAST or not hasattr(mmap, "MADV_NOHUGEPAGE"):
             return
-        for _ in range(-(-(size + _AHEAD) // _BLOCK) if size else 0):
+        for _ in range(-(-(size + ahead) // _BLOCK)):
             block = mmap.mmap(-1, _BLOCK)
             block.madvise(mmap.MADV_NOHUGEPAGE)  # given back page by page, as Blender takes them
             np.frombuffer(block, np.uint8)[::_PAGE] = 1

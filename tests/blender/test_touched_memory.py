@@ -37,7 +37,9 @@ def test_small_sizes_add_up_and_never_give_back_more_than_a_block_too_much():
     assert memory.size == 0
 
 
-def test_none_is_held_unless_asked_for():
-    memory = TouchedMemory()
+@pytest.mark.parametrize("size", [0, 4096])
+def test_none_is_held_for_little(size):
+    memory = TouchedMemory(size)
+    assert memory.size == 0
     memory.give_back(MIB)
     assert memory.size == 0
