@@ -223,12 +223,21 @@ def result_collections(scene: bpy.types.Scene) -> list[bpy.types.Collection]:
 
 def show(collection: bpy.types.Collection, what: str) -> None:
     """Make the mesh, the Gaussians or both visible, in the viewport and in renders."""
-    for item in collection.objects:
-        if item.type in ("CAMERA", "EMPTY") or _COPY in item:
-            continue
+    for item in _switched(collection):
         hidden = what == (SHOW_MESH if gaussians(item) else SHOW_GAUSSIANS)
         item.hide_viewport = item.hide_render = hidden
-    collection["orrery_show"] = what
+
+
+def shown(collection: bpy.types.Collection) -> str:
+    """Which of them are visible, whoever switched them; empty where none is."""
+    kinds = {gaussians(item) for item in _switched(collection) if not item.hide_viewport}
+    if len(kinds) == 2:
+        return SHOW_BOTH
+    return {True: SHOW_GAUSSIANS, False: SHOW_MESH}[kinds.pop()] if kinds else ""
+
+
+def _switched(collection: bpy.types.Collection) -> list[bpy.types.Object]:
+    return [o for o in collection.objects if o.type not in ("CAMERA", "EMPTY") and _COPY not in o]
 
 
 def _select(item: bpy.types.Object | None) -> None:

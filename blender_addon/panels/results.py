@@ -2,7 +2,7 @@
 
 import bpy
 
-from ..importers.result import SHOW_BOTH, SHOW_GAUSSIANS, SHOW_MESH, result_collections
+from ..importers.result import SHOW_BOTH, SHOW_GAUSSIANS, SHOW_MESH, result_collections, shown
 from ..widths import beside
 from .words import CATEGORY, paragraph
 
@@ -25,10 +25,9 @@ class ORRERY_PT_results(bpy.types.Panel):
         for collection in result_collections(context.scene):
             column = layout.column(align=True)
             column.label(text=collection.name, icon="OUTLINER_COLLECTION")
-            row = beside(column)
+            row, visible = beside(column), shown(collection)
             for what in (SHOW_MESH, SHOW_GAUSSIANS, SHOW_BOTH):
-                pressed = collection.get("orrery_show") == what
-                button = row.operator("orrery.show_result", text=what.title(), depress=pressed)
+                button = row.operator("orrery.show_result", text=what.title(), depress=what == visible)
                 button.collection, button.what = collection.name, what
         shading = context.space_data.shading
         if shading.type == "SOLID" and shading.color_type != "TEXTURE":

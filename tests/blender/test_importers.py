@@ -215,6 +215,18 @@ def test_the_mesh_or_the_gaussians_or_both_are_shown(blender, job_folder):
     assert (mesh.hide_render, splats.hide_render) == (False, False)
 
 
+def test_what_is_shown_is_known_whoever_switched_it(blender, job_folder):
+    collection = import_result(job_folder, PROVENANCE, Placement(), blender.context.scene)
+    mesh, splats = collection.objects["duck"], collection.objects["duck Gaussians"]
+    assert result.shown(collection) == result.SHOW_MESH
+    splats.hide_viewport = False
+    assert result.shown(collection) == result.SHOW_BOTH
+    mesh.hide_viewport = True
+    assert result.shown(collection) == result.SHOW_GAUSSIANS
+    splats.hide_viewport = True
+    assert not result.shown(collection)
+
+
 def test_pairs_of_triangles_that_the_file_announces_become_quads_with_their_uvs(blender, tmp_path):
     data, _ = files.wedge_glb(quads=6)
     (tmp_path / "mesh.glb").write_bytes(data)
